@@ -1,0 +1,5 @@
+//! Wire formats: bytes in, values out. No I/O, no clock, no `unsafe`, and nothing that a peer can
+//! make panic.
+
+pub mod srt;
+pub mod stream_url;
