@@ -5,3 +5,5 @@
 )]
 
 pub mod protocol;
+pub mod session;
+pub mod shard;

@@ -1,0 +1,15 @@
+//! One binary for all tests that need more than one module: less to link, and one place to look.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may fail loudly, and documents itself by its name"
+)]
+
+mod fuzz_replay;
+mod shard;
+mod simulation;
+mod support;
