@@ -4,6 +4,9 @@
     allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")
 )]
 
+pub mod config;
+pub mod engine;
+pub mod mailbox;
 pub mod protocol;
 pub mod session;
 pub mod shard;

@@ -1,0 +1,246 @@
+//! What the process runs with.
+//!
+//! [`Config`] holds values that are ready for use, and its `Default` is the documentation of the
+//! defaults. How a value is called, read and shown stands in one table, [`settings`]; where values
+//! come from and who wins, in [`sources`]. The environment of the process is read there, at one
+//! place, and nowhere else.
+
+pub mod dotenv;
+pub mod go_proxy;
+mod print;
+pub mod settings;
+pub mod sources;
+mod values;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+pub use sources::{ConfigError, Resolved, Sources, Variables};
+pub use values::BadValue;
+
+/// Everything `ringway serve` can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--srt-listen`
+    pub srt_listen: Listen,
+    /// `--http-listen`
+    pub http_listen: Listen,
+    /// `--system-listen`
+    pub system_listen: Listen,
+    /// `--origin`, and the Go proxy's `PROXY_DEFAULT_BACKEND_*`
+    pub origins: Vec<StaticOrigin>,
+    /// `--origin-ttl`
+    pub origin_ttl: Duration,
+    /// `--engine`
+    pub engine: EngineChoice,
+    /// `--cpus`; `None`: every CPU this process may use
+    pub cpus: Option<Vec<usize>>,
+    /// `--shards`; `None`: one per CPU
+    pub shards: Option<u16>,
+    /// `--control-cpu`
+    pub control_cpu: Option<usize>,
+    /// `--steer`
+    pub steer: Steer,
+    /// `--gso`
+    pub gso: Offload,
+    /// `--gro`
+    pub gro: Offload,
+    /// `--api-token`
+    pub api_token: Option<SecretString>,
+    /// `--register-token`
+    pub register_token: Option<SecretString>,
+    /// `--allow-origins`: who may be registered, and from where; loopback and the private ranges by
+    /// default
+    pub allow_origins: Vec<IpNet>,
+    /// `--srt-key-length`
+    pub srt_key_length: KeyLength,
+    /// `--srt-default-stream`: `app/stream` of callers without a stream ID; `None` (typed `off`)
+    /// refuses them
+    pub srt_default_stream: Option<String>,
+    /// `--cluster-secret`; `None`: random per process
+    pub cluster_secret: Option<SecretString>,
+    /// `--vhosts`
+    pub vhosts: Vec<String>,
+    /// `--sessions-max`, per process; `None`: the smaller of 65,536 and what the descriptor limit
+    /// allows
+    pub sessions_max: Option<u32>,
+    /// `--pending-max`, per process
+    pub pending_max: u32,
+    /// `--pending-per-source`, per process
+    pub pending_per_source: u32,
+    /// `--sessions-per-source`, per process
+    pub sessions_per_source: u32,
+    /// `--new-per-source`: sessions per second; the burst is 2.5 seconds' worth
+    pub new_per_source: u32,
+    /// `--induction-rate`: per second, for all callers together and for one /24 or /48
+    pub induction_rate: InductionRate,
+    /// `--srt-idle-timeout`
+    pub srt_idle_timeout: Duration,
+    /// `--origin-setup-timeout`
+    pub origin_setup_timeout: Duration,
+    /// `--log`
+    pub log: String,
+    /// `--log-format`
+    pub log_format: LogFormat,
+    /// `--grace-quit-timeout`
+    pub grace_quit_timeout: Duration,
+    /// `PROXY_FORCE_QUIT_TIMEOUT`, `--force-quit-timeout`: the process ends this long after the
+    /// first signal at the latest
+    pub force_quit_timeout: Duration,
+}
+
+/// A line for the log at start: something that was accepted and does not do what its name promises.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice(String);
+
+impl Notice {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Not at all.
+    Off,
+    /// All interfaces, IPv4 and IPv6, on this port.
+    All(u16),
+    /// This address. Port 0 lets the kernel choose.
+    At(SocketAddr),
+}
+
+/// `name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticOrigin {
+    /// `name=`; default: the IP address
+    pub name: String,
+    /// `ip=`
+    pub ip: IpAddr,
+    /// `srt=`
+    pub srt: Option<u16>,
+    /// `rtc=`
+    pub rtc: Option<u16>,
+    /// `api=`
+    pub api: Option<u16>,
+}
+
+/// What the user may write for `--engine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The best that runs here.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+/// How the kernel chooses a shard for a client's datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steer {
+    /// By the four-tuple: a client stays where it is.
+    Hash,
+    /// The shard of the CPU that took the packet.
+    Cpu,
+}
+
+/// `--gso`, `--gro`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Where the kernel has it.
+    Auto,
+    /// Or do not start.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What induction responses advertise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyLength {
+    /// What the live SRT origins answer.
+    Auto,
+    /// This many bytes: 0, 16, 24 or 32.
+    Bytes(u8),
+}
+
+/// Induction responses per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InductionRate {
+    /// All callers together.
+    pub total: u32,
+    /// One /24 (IPv4) or /48 (IPv6).
+    pub per_prefix: u32,
+}
+
+/// `--log-format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            srt_listen: Listen::All(20080),
+            http_listen: Listen::All(11985),
+            system_listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 12025))),
+            origins: Vec::new(),
+            origin_ttl: Duration::from_secs(300),
+            engine: EngineChoice::Auto,
+            cpus: None,
+            shards: None,
+            control_cpu: None,
+            steer: Steer::Hash,
+            gso: Offload::Auto,
+            gro: Offload::Auto,
+            api_token: None,
+            register_token: None,
+            allow_origins: loopback_and_private(),
+            srt_key_length: KeyLength::Auto,
+            srt_default_stream: Some("live/livestream".to_owned()),
+            cluster_secret: None,
+            vhosts: Vec::new(),
+            sessions_max: None,
+            pending_max: 10_000,
+            pending_per_source: 64,
+            sessions_per_source: 1_024,
+            new_per_source: 200,
+            induction_rate: InductionRate { total: 200_000, per_prefix: 20_000 },
+            srt_idle_timeout: Duration::from_secs(15),
+            origin_setup_timeout: Duration::from_secs(2),
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            grace_quit_timeout: Duration::from_secs(20),
+            force_quit_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Loopback, and what RFC 1918 and RFC 4193 set aside for private networks.
+fn loopback_and_private() -> Vec<IpNet> {
+    [
+        (IpAddr::from([127, 0, 0, 0]), 8),
+        (IpAddr::from([10, 0, 0, 0]), 8),
+        (IpAddr::from([172, 16, 0, 0]), 12),
+        (IpAddr::from([192, 168, 0, 0]), 16),
+        (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]), 128),
+        (IpAddr::from([0xfc00, 0, 0, 0, 0, 0, 0, 0_u16]), 7),
+    ]
+    .map(|(address, prefix)| IpNet::new_assert(address, prefix))
+    .to_vec()
+}

@@ -1,0 +1,716 @@
+//! The table of everything that can be set.
+//!
+//! Flags, environment variables, keys of the file, `--help` and `ringway config print` are made
+//! from these entries, so they cannot tell different stories. A default stands in `Config::default`
+//! alone and is shown from there.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::values::{self, BadValue, MASK};
+use super::{Config, EngineChoice, KeyLength, LogFormat, Offload, Steer};
+
+/// One thing that can be set: its names, its texts, and how it gets into and out of a [`Config`].
+#[derive(Debug)]
+pub struct Setting {
+    /// The flag without its dashes, which is also the key in the file.
+    pub name: &'static str,
+    /// The environment variable.
+    pub variable: &'static str,
+    /// What stands for the value in `--help`.
+    pub value: &'static str,
+    /// Where `--help` lists it.
+    pub group: Group,
+    /// One to three sentences for `--help`.
+    pub help: &'static str,
+    /// What happens while it is not set; for settings whose default is no value.
+    pub unset: &'static str,
+    /// Several values are separated by this; the flag may then be repeated, and the file may hold
+    /// an array.
+    pub separator: Option<char>,
+    /// Never shown.
+    pub is_secret: bool,
+    read: fn(&mut Config, &str) -> Result<(), BadValue>,
+    show: fn(&Config) -> Option<String>,
+}
+
+impl Setting {
+    /// Puts `text` into `config` in place of what was there.
+    ///
+    /// # Errors
+    /// `config` is as before when the value cannot be used.
+    pub fn read(&self, config: &mut Config, text: &str) -> Result<(), BadValue> {
+        (self.read)(config, text.trim())
+    }
+
+    /// The value in `config` as it may be typed; `None` when there is none. Secrets show as `***`.
+    pub fn show(&self, config: &Config) -> Option<String> {
+        (self.show)(config)
+    }
+
+    /// The default, or what happens without a value.
+    pub fn default(&self) -> String {
+        self.show(&Config::default()).unwrap_or_else(|| self.unset.to_owned())
+    }
+}
+
+/// A heading of `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Where the relay can be reached, and what callers meet there.
+    Listen,
+    /// Who serves the streams.
+    Origins,
+    /// What the packet path runs on.
+    Engine,
+    /// What is refused.
+    Limits,
+    /// When things end.
+    Timers,
+    /// Who may ask and what is told.
+    Admin,
+}
+
+impl Group {
+    /// Every group, in the order of `--help`.
+    pub const ALL: [Self; 6] =
+        [Self::Listen, Self::Origins, Self::Engine, Self::Limits, Self::Timers, Self::Admin];
+
+    /// As a heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Listen => "Listen",
+            Self::Origins => "Origins",
+            Self::Engine => "CPU and engine",
+            Self::Limits => "Limits",
+            Self::Timers => "Timers",
+            Self::Admin => "Admin and logs",
+        }
+    }
+
+    /// What has to be known about all settings of the group.
+    pub fn note(self) -> Option<&'static str> {
+        match self {
+            Self::Listen => Some(
+                "ENDPOINT is a port or :port (all interfaces, IPv4 and IPv6), ADDRESS:PORT with \
+                 an IP address, or off. Port 0 lets the kernel choose.",
+            ),
+            Self::Engine => Some(
+                "Memory per shard: receive buffers of 512 x 64 KiB = 32 MiB with GRO, 4096 x 2 \
+                 KiB = 8 MiB without.",
+            ),
+            Self::Limits => {
+                Some("All limits are per process. A client is an IPv4 address or an IPv6 /64.")
+            }
+            Self::Timers => Some("Durations are written as 90s, 1m30s, 1.5s or 250ms."),
+            Self::Origins | Self::Admin => None,
+        }
+    }
+}
+
+/// The setting called `name`.
+pub fn by_name(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// Reads a token as `--api-token` takes it.
+///
+/// # Errors
+/// Without showing it, when no HTTP header could hold it.
+pub fn token(text: &str) -> Result<SecretString, BadValue> {
+    values::secret(text.trim())
+}
+
+/// What most entries have in common.
+const PLAIN: Setting = Setting {
+    name: "",
+    variable: "",
+    value: "",
+    group: Group::Admin,
+    help: "",
+    unset: "",
+    separator: None,
+    is_secret: false,
+    read: |_, _| Ok(()),
+    show: |_| None,
+};
+
+/// Every setting, in the order of `--help`.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "srt-listen",
+        variable: "PROXY_SRT_SERVER",
+        value: "ENDPOINT",
+        group: Group::Listen,
+        help: "Where SRT callers connect (UDP).",
+        read: |config, text| set(&mut config.srt_listen, values::listen(text)),
+        show: |config| Some(values::show_listen(config.srt_listen)),
+        ..PLAIN
+    },
+    Setting {
+        name: "http-listen",
+        variable: "PROXY_HTTP_API",
+        value: "ENDPOINT",
+        group: Group::Listen,
+        help: "The HTTP API for clients (TCP). In this version it answers /api/v1/versions.",
+        read: |config, text| set(&mut config.http_listen, values::listen(text)),
+        show: |config| Some(values::show_listen(config.http_listen)),
+        ..PLAIN
+    },
+    Setting {
+        name: "system-listen",
+        variable: "PROXY_SYSTEM_API",
+        value: "ENDPOINT",
+        group: Group::Listen,
+        help: "Registration of origins, metrics and administration (TCP). Origins on other hosts \
+               need an address that they reach, such as :12025.",
+        read: |config, text| set(&mut config.system_listen, values::listen(text)),
+        show: |config| Some(values::show_listen(config.system_listen)),
+        ..PLAIN
+    },
+    Setting {
+        name: "srt-default-stream",
+        variable: "RINGWAY_SRT_DEFAULT_STREAM",
+        value: "APP/STREAM",
+        group: Group::Listen,
+        help: "The stream of SRT callers that send no stream ID; off refuses them.",
+        read: |config, text| set(&mut config.srt_default_stream, values::default_stream(text)),
+        show: |config| Some(config.srt_default_stream.clone().unwrap_or_else(|| "off".to_owned())),
+        ..PLAIN
+    },
+    Setting {
+        name: "srt-key-length",
+        variable: "RINGWAY_SRT_KEY_LENGTH",
+        value: "LENGTH",
+        group: Group::Listen,
+        help: "The encryption key length that SRT callers are offered, in bytes: auto (what the \
+               live origins answer), 0, 16, 24 or 32.",
+        read: |config, text| set(&mut config.srt_key_length, values::word(text, KEY_LENGTHS)),
+        show: |config| Some(values::show_word(config.srt_key_length, KEY_LENGTHS)),
+        ..PLAIN
+    },
+    Setting {
+        name: "origin",
+        variable: "RINGWAY_ORIGINS",
+        value: "ORIGIN",
+        group: Group::Origins,
+        help: "An origin that does not register: name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985. \
+               Only ip has to be there. Repeatable; in the variable several are separated by \
+               semicolons.",
+        unset: "none",
+        separator: Some(';'),
+        read: |config, text| set(&mut config.origins, values::origins(text)),
+        show: |config| join(config.origins.iter().map(values::show_origin), ";"),
+        ..PLAIN
+    },
+    Setting {
+        name: "origin-ttl",
+        variable: "PROXY_ORIGIN_SERVER_TTL",
+        value: "DURATION",
+        group: Group::Origins,
+        help: "A registered origin that has not repeated its heartbeat for this long gets no new \
+               streams.",
+        read: |config, text| set(&mut config.origin_ttl, values::duration(text, MILLISECOND, YEAR)),
+        show: |config| Some(values::show_duration(config.origin_ttl)),
+        ..PLAIN
+    },
+    Setting {
+        name: "allow-origins",
+        variable: "RINGWAY_ALLOW_ORIGINS",
+        value: "NETWORKS",
+        group: Group::Origins,
+        help: "Networks that origins may register from and be registered in.",
+        separator: Some(','),
+        read: |config, text| set(&mut config.allow_origins, values::networks(text)),
+        show: |config| join(config.allow_origins.iter().map(ToString::to_string), ","),
+        ..PLAIN
+    },
+    Setting {
+        name: "register-token",
+        variable: "RINGWAY_REGISTER_TOKEN",
+        value: "TOKEN",
+        group: Group::Origins,
+        help: "Registration then takes Authorization: Bearer TOKEN only. SRS cannot send one.",
+        unset: "none: whoever is inside --allow-origins may register",
+        is_secret: true,
+        read: |config, text| set(&mut config.register_token, values::secret(text).map(Some)),
+        show: |config| mask(config.register_token.as_ref()),
+        ..PLAIN
+    },
+    Setting {
+        name: "vhosts",
+        variable: "RINGWAY_VHOSTS",
+        value: "NAMES",
+        group: Group::Origins,
+        help: "Host names that count as virtual hosts, separated by commas.",
+        unset: "none: every stream is in the default virtual host",
+        separator: Some(','),
+        read: |config, text| set(&mut config.vhosts, values::host_names(text)),
+        show: |config| join(config.vhosts.iter().cloned(), ","),
+        ..PLAIN
+    },
+    Setting {
+        name: "engine",
+        variable: "RINGWAY_ENGINE",
+        value: "ENGINE",
+        group: Group::Engine,
+        help: "auto takes the best that runs here. uring (io_uring) and mmsg (recvmmsg and \
+               sendmmsg) do not start where they cannot run.",
+        read: |config, text| set(&mut config.engine, engine(text)),
+        show: |config| Some(values::show_word(config.engine, ENGINES)),
+        ..PLAIN
+    },
+    Setting {
+        name: "cpus",
+        variable: "RINGWAY_CPUS",
+        value: "LIST",
+        group: Group::Engine,
+        help: "CPUs for the shards, such as 0-3,8: one shard for each, pinned to it.",
+        unset: "every CPU this process may use",
+        separator: Some(','),
+        read: |config, text| set(&mut config.cpus, values::cpu_list(text).map(Some)),
+        show: |config| config.cpus.as_deref().map(values::show_cpu_list),
+        ..PLAIN
+    },
+    Setting {
+        name: "shards",
+        variable: "RINGWAY_SHARDS",
+        value: "NUMBER",
+        group: Group::Engine,
+        help: "Threads that carry media, 256 at most.",
+        unset: "one per CPU",
+        read: |config, text| set(&mut config.shards, values::number(text, 1, SHARDS_MAX).map(Some)),
+        show: |config| config.shards.map(|shards| shards.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "control-cpu",
+        variable: "RINGWAY_CONTROL_CPU",
+        value: "CPU",
+        group: Group::Engine,
+        help: "The CPU of the control thread, which serves HTTP and chooses origins.",
+        unset: "not pinned",
+        read: |config, text| set(&mut config.control_cpu, values::number(text, 0, 1_023).map(Some)),
+        show: |config| config.control_cpu.map(|cpu| cpu.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "steer",
+        variable: "RINGWAY_STEER",
+        value: "HOW",
+        group: Group::Engine,
+        help: "Which shard gets a client: hash (of the addresses) or cpu (the shard of the CPU \
+               that took the packet).",
+        read: |config, text| set(&mut config.steer, values::word(text, STEERS)),
+        show: |config| Some(values::show_word(config.steer, STEERS)),
+        ..PLAIN
+    },
+    Setting {
+        name: "gso",
+        variable: "RINGWAY_GSO",
+        value: "WHEN",
+        group: Group::Engine,
+        help: "Segmentation offload when sending: auto (where the kernel has it), on (or do not \
+               start), off.",
+        read: |config, text| set(&mut config.gso, values::word(text, OFFLOADS)),
+        show: |config| Some(values::show_word(config.gso, OFFLOADS)),
+        ..PLAIN
+    },
+    Setting {
+        name: "gro",
+        variable: "RINGWAY_GRO",
+        value: "WHEN",
+        group: Group::Engine,
+        help: "The same when receiving.",
+        read: |config, text| set(&mut config.gro, values::word(text, OFFLOADS)),
+        show: |config| Some(values::show_word(config.gro, OFFLOADS)),
+        ..PLAIN
+    },
+    Setting {
+        name: "sessions-max",
+        variable: "RINGWAY_SESSIONS_MAX",
+        value: "NUMBER",
+        group: Group::Limits,
+        help: "Sessions. Above it new ones are refused and live ones are kept.",
+        unset: "the smaller of 65536 and what the descriptor limit allows",
+        read: |config, text| {
+            set(&mut config.sessions_max, values::number(text, 1, TABLE_MAX).map(Some))
+        },
+        show: |config| config.sessions_max.map(|sessions| sessions.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "pending-max",
+        variable: "RINGWAY_PENDING_MAX",
+        value: "NUMBER",
+        group: Group::Limits,
+        help: "SRT handshakes under way. Above it the oldest gives way.",
+        read: |config, text| set(&mut config.pending_max, values::number(text, 1, TABLE_MAX)),
+        show: |config| Some(config.pending_max.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "pending-per-source",
+        variable: "RINGWAY_PENDING_PER_SOURCE",
+        value: "NUMBER",
+        group: Group::Limits,
+        help: "SRT handshakes under way of one client.",
+        read: |config, text| {
+            set(&mut config.pending_per_source, values::number(text, 1, TABLE_MAX))
+        },
+        show: |config| Some(config.pending_per_source.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "sessions-per-source",
+        variable: "RINGWAY_SESSIONS_PER_SOURCE",
+        value: "NUMBER",
+        group: Group::Limits,
+        help: "Sessions of one client.",
+        read: |config, text| {
+            set(&mut config.sessions_per_source, values::number(text, 1, TABLE_MAX))
+        },
+        show: |config| Some(config.sessions_per_source.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "new-per-source",
+        variable: "RINGWAY_NEW_PER_SOURCE",
+        value: "NUMBER",
+        group: Group::Limits,
+        help: "New sessions per second of one client; a burst may hold 2.5 seconds' worth.",
+        read: |config, text| {
+            set(&mut config.new_per_source, values::number(text, 1, values::RATE_MAX))
+        },
+        show: |config| Some(config.new_per_source.to_string()),
+        ..PLAIN
+    },
+    Setting {
+        name: "induction-rate",
+        variable: "RINGWAY_INDUCTION_RATE",
+        value: "TOTAL[,PER_PREFIX]",
+        group: Group::Limits,
+        help: "First SRT handshake packets answered per second: of all callers, and of one IPv4 \
+               /24 or IPv6 /48 (a tenth of the total if left out).",
+        read: |config, text| set(&mut config.induction_rate, values::induction_rate(text)),
+        show: |config| {
+            let rate = config.induction_rate;
+            Some(format!("{},{}", rate.total, rate.per_prefix))
+        },
+        ..PLAIN
+    },
+    Setting {
+        name: "srt-idle-timeout",
+        variable: "RINGWAY_SRT_IDLE_TIMEOUT",
+        value: "DURATION",
+        group: Group::Timers,
+        help: "An SRT session ends when one of its sides has been silent for this long.",
+        read: |config, text| {
+            set(&mut config.srt_idle_timeout, values::duration(text, MILLISECOND, DAY))
+        },
+        show: |config| Some(values::show_duration(config.srt_idle_timeout)),
+        ..PLAIN
+    },
+    Setting {
+        name: "origin-setup-timeout",
+        variable: "RINGWAY_ORIGIN_SETUP_TIMEOUT",
+        value: "DURATION",
+        group: Group::Timers,
+        help: "An origin that has not answered a handshake within this time is a refusal.",
+        read: |config, text| {
+            set(&mut config.origin_setup_timeout, values::duration(text, MILLISECOND, DAY))
+        },
+        show: |config| Some(values::show_duration(config.origin_setup_timeout)),
+        ..PLAIN
+    },
+    Setting {
+        name: "grace-quit-timeout",
+        variable: "PROXY_GRACE_QUIT_TIMEOUT",
+        value: "DURATION",
+        group: Group::Timers,
+        help: "After SIGTERM or SIGINT live sessions may go on for this long; new ones are \
+               refused.",
+        read: |config, text| {
+            set(&mut config.grace_quit_timeout, values::duration(text, Duration::ZERO, DAY))
+        },
+        show: |config| Some(values::show_duration(config.grace_quit_timeout)),
+        ..PLAIN
+    },
+    Setting {
+        name: "force-quit-timeout",
+        variable: "PROXY_FORCE_QUIT_TIMEOUT",
+        value: "DURATION",
+        group: Group::Timers,
+        help: "The process ends this long after the first signal at the latest.",
+        read: |config, text| {
+            set(&mut config.force_quit_timeout, values::duration(text, MILLISECOND, DAY))
+        },
+        show: |config| Some(values::show_duration(config.force_quit_timeout)),
+        ..PLAIN
+    },
+    Setting {
+        name: "api-token",
+        variable: "RINGWAY_API_TOKEN",
+        value: "TOKEN",
+        group: Group::Admin,
+        help: "Administration then takes Authorization: Bearer TOKEN, from anywhere.",
+        unset: "none: administration answers this host only",
+        is_secret: true,
+        read: |config, text| set(&mut config.api_token, values::secret(text).map(Some)),
+        show: |config| mask(config.api_token.as_ref()),
+        ..PLAIN
+    },
+    Setting {
+        name: "cluster-secret",
+        variable: "RINGWAY_CLUSTER_SECRET",
+        value: "SECRET",
+        group: Group::Admin,
+        help: "The same on all relays of a fleet: an SRT handshake may then begin at one and end \
+               at another.",
+        unset: "random for each process",
+        is_secret: true,
+        read: |config, text| set(&mut config.cluster_secret, values::secret(text).map(Some)),
+        show: |config| mask(config.cluster_secret.as_ref()),
+        ..PLAIN
+    },
+    Setting {
+        name: "log",
+        variable: "RINGWAY_LOG",
+        value: "FILTER",
+        group: Group::Admin,
+        help: "What is logged: error, warn, info, debug, or by module as in \
+               info,ringway::control=debug.",
+        read: |config, text| set(&mut config.log, log_filter(text)),
+        show: |config| Some(config.log.clone()),
+        ..PLAIN
+    },
+    Setting {
+        name: "log-format",
+        variable: "RINGWAY_LOG_FORMAT",
+        value: "FORMAT",
+        group: Group::Admin,
+        help: "text (a line for a person) or json (an object a line).",
+        read: |config, text| set(&mut config.log_format, values::word(text, LOG_FORMATS)),
+        show: |config| Some(values::show_word(config.log_format, LOG_FORMATS)),
+        ..PLAIN
+    },
+];
+
+fn set<T>(field: &mut T, value: Result<T, BadValue>) -> Result<(), BadValue> {
+    *field = value?;
+    Ok(())
+}
+
+/// `None` for an empty list.
+fn join(items: impl Iterator<Item = String>, separator: &str) -> Option<String> {
+    let items: Vec<String> = items.collect();
+    (!items.is_empty()).then(|| items.join(separator))
+}
+
+fn mask(secret: Option<&SecretString>) -> Option<String> {
+    secret.map(|_| MASK.to_owned())
+}
+
+fn engine(text: &str) -> Result<EngineChoice, BadValue> {
+    if text == "tokio-uring" {
+        let problem = "is an engine that this version does not have";
+        return Err(BadValue::new(text, problem, values::one_of(ENGINES)));
+    }
+    values::word(text, ENGINES)
+}
+
+fn log_filter(text: &str) -> Result<String, BadValue> {
+    let is_filter = tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
+    if text.is_empty() || !is_filter {
+        return Err(BadValue::new(
+            text,
+            "is not a log filter",
+            "a level such as info, or levels by module such as info,ringway::control=debug",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+const ENGINES: &[(&str, EngineChoice)] =
+    &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("mmsg", EngineChoice::Mmsg)];
+
+const STEERS: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
+
+const OFFLOADS: &[(&str, Offload)] =
+    &[("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)];
+
+const KEY_LENGTHS: &[(&str, KeyLength)] = &[
+    ("auto", KeyLength::Auto),
+    ("0", KeyLength::Bytes(0)),
+    ("16", KeyLength::Bytes(16)),
+    ("24", KeyLength::Bytes(24)),
+    ("32", KeyLength::Bytes(32)),
+];
+
+const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// Sockets of one `SO_REUSEPORT` group and rings of one process; above it a host has other limits.
+pub(super) const SHARDS_MAX: u16 = 256;
+
+/// Each session has a socket, and 2^20 is the kernel's default for the descriptors of a process
+/// (`fs.nr_open`).
+const TABLE_MAX: u32 = 1 << 20;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(name: &str, text: &str) -> Result<Config, BadValue> {
+        let mut config = Config::default();
+        by_name(name).unwrap().read(&mut config, text).map(|()| config)
+    }
+
+    #[test]
+    fn names_and_variables_are_unique() {
+        let names: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let variables: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.variable).collect();
+        assert_eq!((names.len(), variables.len()), (SETTINGS.len(), SETTINGS.len()));
+    }
+
+    #[test]
+    fn every_setting_has_all_its_texts() {
+        for setting in SETTINGS {
+            let texts = [setting.name, setting.variable, setting.value, setting.help];
+            assert!(texts.iter().all(|text| !text.is_empty()), "{}", setting.name);
+            assert!(!setting.default().is_empty(), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn every_default_that_is_a_value_can_be_typed() {
+        for setting in SETTINGS {
+            if let Some(text) = setting.show(&Config::default()) {
+                let config = read(setting.name, &text).unwrap();
+                assert_eq!(setting.show(&config), Some(text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_used_changes_nothing() {
+        let mut config = Config::default();
+        for setting in SETTINGS {
+            // No value holds a control character.
+            assert!(setting.read(&mut config, "\u{1}").is_err(), "{}", setting.name);
+            assert_eq!(setting.show(&config), setting.show(&Config::default()));
+        }
+    }
+
+    #[test]
+    fn every_setting_reads_into_the_field_that_it_shows() {
+        for (name, text) in [
+            ("srt-listen", "1"),
+            ("http-listen", "2"),
+            ("system-listen", "3"),
+            ("origin", "name=a,ip=10.0.0.5,srt=10080"),
+            ("origin-ttl", "31s"),
+            ("allow-origins", "10.0.0.0/8"),
+            ("register-token", "***"),
+            ("srt-default-stream", "a/b"),
+            ("srt-key-length", "24"),
+            ("vhosts", "a.example"),
+            ("engine", "uring"),
+            ("cpus", "0-1"),
+            ("shards", "4"),
+            ("control-cpu", "5"),
+            ("steer", "cpu"),
+            ("gso", "on"),
+            ("gro", "off"),
+            ("sessions-max", "6"),
+            ("pending-max", "7"),
+            ("pending-per-source", "8"),
+            ("sessions-per-source", "9"),
+            ("new-per-source", "10"),
+            ("induction-rate", "11,3"),
+            ("srt-idle-timeout", "32s"),
+            ("origin-setup-timeout", "33s"),
+            ("grace-quit-timeout", "34s"),
+            ("force-quit-timeout", "35s"),
+            ("api-token", "***"),
+            ("cluster-secret", "***"),
+            ("log", "debug"),
+            ("log-format", "json"),
+        ] {
+            let config = read(name, text).unwrap();
+            for setting in SETTINGS {
+                let expected = if setting.name == name {
+                    Some(text.to_owned())
+                } else {
+                    setting.show(&Config::default())
+                };
+                assert_eq!(setting.show(&config), expected, "{} after {name}", setting.name);
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        for (name, good, bad) in [
+            ("shards", ["1", "256"], ["0", "257"]),
+            ("sessions-max", ["1", "1048576"], ["0", "1048577"]),
+            ("pending-max", ["1", "1048576"], ["0", "1048577"]),
+            ("pending-per-source", ["1", "1048576"], ["0", "1048577"]),
+            ("sessions-per-source", ["1", "1048576"], ["0", "1048577"]),
+            ("new-per-source", ["1", "100000000"], ["0", "100000001"]),
+            ("control-cpu", ["0", "1023"], ["-1", "1024"]),
+            ("origin-ttl", ["1ms", "8760h"], ["0", "8761h"]),
+            ("srt-idle-timeout", ["1ms", "24h"], ["0s", "25h"]),
+            ("origin-setup-timeout", ["1ms", "24h"], ["0s", "25h"]),
+            ("grace-quit-timeout", ["0", "24h"], ["-1s", "25h"]),
+            ("force-quit-timeout", ["1ms", "24h"], ["0s", "25h"]),
+        ] {
+            for text in good {
+                assert!(read(name, text).is_ok(), "{name} {text}");
+            }
+            for text in bad {
+                assert!(read(name, text).is_err(), "{name} {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn tokio_uring_is_refused_as_an_engine_of_another_version() {
+        let error = read("engine", "tokio-uring").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"tokio-uring\" is an engine that this version does not have; write auto, uring or \
+             mmsg"
+        );
+    }
+
+    #[test]
+    fn a_log_filter_is_checked() {
+        assert!(read("log", "info,ringway::control=debug").is_ok());
+        assert!(read("log", "info,ringway::control=loud").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_shows_as_something_that_reads_the_same(
+            index in 0..SETTINGS.len(),
+            text in "[a-z0-9:;,./=\\[\\] -]{0,24}",
+        ) {
+            let setting = &SETTINGS[index];
+            let mut config = Config::default();
+            if setting.read(&mut config, &text).is_ok() && !setting.is_secret {
+                let shown = setting.show(&config).unwrap();
+                setting.read(&mut config, &shown).unwrap();
+                prop_assert_eq!(setting.show(&config), Some(shown));
+            }
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! How a shard does its I/O: sockets, rings, buffers, threads, and the data plane's clock.
+//!
+//! An engine drives one [`crate::shard::Shard`] per thread: what arrives goes in, verdicts and
+//! actions come out. It knows no protocol. All unsafe code of the relay is below this module. The
+//! engines are loops of one shape:
+//!
+//! ```text
+//! send what the last wake-up queued, sleep    uring: io_uring_enter   mmsg: sendmmsg, epoll_wait
+//! read the clock                              once
+//! for each buffer, for each datagram in it    Shard::handle -> Batch
+//! timeouts, actions, events                   Lane
+//! ```
+
+mod cmsg;
+mod gso;
+mod lane;
+mod memory;
+mod mmsg;
+mod offload;
+mod ports;
+mod send;
+mod sockaddr;
+mod socket;
+mod sockopt;
+mod thread;
+mod token;
+mod uring;
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::config::EngineChoice;
+use uring::bufring::BufRing;
+
+pub use offload::Offloads;
+pub use socket::{GroupOptions, ListenerGroup, SocketBuffers, everywhere};
+pub use thread::{ShardHandle, ShardSpec, start};
+
+/// How datagrams come in and go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring, Linux 6.0 and newer.
+    Uring,
+    /// epoll with recvmmsg and sendmmsg.
+    Mmsg,
+}
+
+impl Engine {
+    /// As the user types it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// The engine that runs, and why it is this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// It has been tried.
+    pub engine: Engine,
+    /// One line for the banner.
+    pub reason: String,
+}
+
+/// Chooses the engine: the one that is asked for, or else the best that runs here.
+///
+/// # Errors
+/// What keeps the ring from running, when it is asked for.
+pub fn resolve(choice: EngineChoice) -> Result<Resolved, EngineError> {
+    choose(choice, uring::probe::probe)
+}
+
+fn choose(
+    choice: EngineChoice,
+    probe: impl FnOnce() -> Result<(), EngineError>,
+) -> Result<Resolved, EngineError> {
+    let of = |engine, reason: String| Resolved { engine, reason };
+    match choice {
+        EngineChoice::Mmsg => Ok(of(Engine::Mmsg, "asked for".to_owned())),
+        EngineChoice::Uring => {
+            probe()?;
+            Ok(of(Engine::Uring, "asked for".to_owned()))
+        }
+        EngineChoice::Auto => Ok(match probe() {
+            Ok(()) => of(Engine::Uring, "io_uring works here".to_owned()),
+            Err(error) => of(Engine::Mmsg, error.to_string()),
+        }),
+    }
+}
+
+/// Sizes of what a shard reserves. [`memory_per_shard`] adds them up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Receive buffers of a ring where GRO is on, 64 KiB each. 256 run out with a hundred busy
+    /// sessions.
+    pub train_buffers: u16,
+    /// Receive buffers of a ring where GRO is off, 2 KiB each: 8 ms of stall at 500,000 datagrams a
+    /// second.
+    pub datagram_buffers: u16,
+    /// `SO_RCVBUF` and `SO_SNDBUF` of every socket. The kernel's default of 208 KiB loses 40 % of
+    /// the trains at full load, and more than 4 MiB gains nothing.
+    pub socket_buffer_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { train_buffers: 512, datagram_buffers: 4096, socket_buffer_bytes: 4 << 20 }
+    }
+}
+
+impl Settings {
+    /// Bytes of payload that one buffer takes: the longest train, or a datagram of an Ethernet path
+    /// with some room.
+    fn payload_bytes(gro: bool) -> usize {
+        if gro { 64 << 10 } else { 2 << 10 }
+    }
+
+    /// Buffers of a ring. Rings count in powers of two.
+    fn buffers(self, gro: bool) -> u16 {
+        let buffers = if gro { self.train_buffers } else { self.datagram_buffers };
+        buffers.clamp(1, BUFFERS_MAX).next_power_of_two()
+    }
+
+    /// Buffers of recvmmsg: a quarter of a ring's, for they are free again after every turn, but
+    /// enough for a turn of one socket.
+    fn receives(self, gro: bool) -> usize {
+        usize::from(self.buffers(gro) / 4).max(mmsg::RECEIVES_MAX)
+    }
+}
+
+/// Bytes of receive buffers that one shard reserves, the largest of its tables: as many as there
+/// are buffers, times payload and headroom.
+pub fn memory_per_shard(engine: Engine, offloads: Offloads, settings: Settings) -> usize {
+    let payload = Settings::payload_bytes(offloads.gro);
+    match engine {
+        Engine::Uring => BufRing::memory(settings.buffers(offloads.gro), payload),
+        Engine::Mmsg => settings.receives(offloads.gro) * payload,
+    }
+}
+
+/// Entries that a buffer ring can have.
+const BUFFERS_MAX: u16 = 1 << 15;
+
+/// Why the data plane does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// `EPERM`, and the sysctl is set.
+    #[error(
+        "io_uring is disabled on this host: set kernel.io_uring_disabled=0, \
+         or run with --engine mmsg"
+    )]
+    Disabled,
+    /// `EPERM`, and the sysctl is not set.
+    #[error(
+        "io_uring is refused, by a seccomp filter as containers have it: allow io_uring_setup, \
+         io_uring_enter and io_uring_register, or run with --engine mmsg"
+    )]
+    Forbidden,
+    /// `ENOSYS`
+    #[error(
+        "this kernel has no io_uring, or a seccomp filter hides it: allow io_uring_setup, \
+         io_uring_enter and io_uring_register, or run with --engine mmsg"
+    )]
+    Missing,
+    /// No multishot receives with control messages.
+    #[error("io_uring of this kernel is too old: it takes Linux 6.0, or run with --engine mmsg")]
+    KernelTooOld,
+    /// Anything else that a ring says.
+    #[error("io_uring has failed; --engine mmsg does without it")]
+    Ring(#[source] io::Error),
+    /// Anything that epoll says, or a listener that cannot receive.
+    #[error("epoll has failed")]
+    Poll(#[source] io::Error),
+    /// No memory for buffers.
+    #[error("no memory for receive buffers: fewer shards (--shards) need less")]
+    Buffers(#[source] io::Error),
+    /// An offload is demanded and does not work.
+    #[error("--{name} on: this host does not have it; --{name} auto does without")]
+    Offload {
+        /// `gso` or `gro`
+        name: &'static str,
+        /// What the trial said.
+        source: io::Error,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Bind {
+        /// As it was asked for.
+        address: SocketAddr,
+        /// `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES` ...
+        source: io::Error,
+    },
+    /// A socket or one of its options is refused.
+    #[error("{operation} is refused for a listener")]
+    Socket {
+        /// What was tried.
+        operation: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Steering by CPU cannot be installed.
+    #[error("--steer cpu: the kernel refuses the program; --steer hash does without")]
+    Steer {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Steering by CPU makes no sense.
+    #[error("--steer cpu needs shards that are pinned: give each a CPU of its own with --cpus")]
+    SteerUnpinned,
+    /// The thread cannot run where it should.
+    #[error("CPU {cpu} is not available to this process: name others with --cpus")]
+    Pin {
+        /// Which.
+        cpu: usize,
+    },
+    /// No thread.
+    #[error("no thread for a shard")]
+    Thread(#[source] io::Error),
+    /// The thread is gone without a word.
+    #[error("shard {shard} has panicked while it started")]
+    Panicked {
+        /// Which.
+        shard: u16,
+    },
+}
+
+impl EngineError {
+    /// Whether another configuration would help, rather than another machine or another day.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Disabled
+            | Self::Forbidden
+            | Self::Missing
+            | Self::KernelTooOld
+            | Self::Offload { .. }
+            | Self::Steer { .. }
+            | Self::SteerUnpinned
+            | Self::Pin { .. } => true,
+            Self::Ring(_)
+            | Self::Poll(_)
+            | Self::Buffers(_)
+            | Self::Bind { .. }
+            | Self::Socket { .. }
+            | Self::Thread(_)
+            | Self::Panicked { .. } => false,
+        }
+    }
+
+    fn socket(operation: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Socket { operation, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_takes_the_ring_where_it_runs() {
+        let resolved = choose(EngineChoice::Auto, || Ok(())).unwrap();
+        assert_eq!(resolved.engine, Engine::Uring);
+    }
+
+    #[test]
+    fn auto_falls_back_and_says_why() {
+        let resolved = choose(EngineChoice::Auto, || Err(EngineError::Disabled)).unwrap();
+        assert_eq!(resolved.engine, Engine::Mmsg);
+        assert!(resolved.reason.contains("kernel.io_uring_disabled"), "{}", resolved.reason);
+    }
+
+    #[test]
+    fn a_ring_that_is_asked_for_and_does_not_run_is_an_error() {
+        let result = choose(EngineChoice::Uring, || Err(EngineError::Forbidden));
+        assert!(matches!(result, Err(EngineError::Forbidden)));
+    }
+
+    #[test]
+    fn mmsg_needs_no_ring() {
+        let resolved = choose(EngineChoice::Mmsg, || unreachable!("not asked for")).unwrap();
+        assert_eq!(resolved.engine, Engine::Mmsg);
+    }
+
+    #[test]
+    fn buffers_are_counted_in_powers_of_two() {
+        let of = |train_buffers| Settings { train_buffers, ..Settings::default() }.buffers(true);
+        assert_eq!([0, 1, 5, 512, u16::MAX].map(of), [1, 1, 8, 512, 32_768]);
+    }
+
+    #[test]
+    fn a_shard_with_gro_reserves_about_33_megabytes() {
+        let offloads = Offloads { gso: true, gro: true };
+        let bytes = memory_per_shard(Engine::Uring, offloads, Settings::default());
+        assert_eq!(bytes, 512 * (65_536 + 128 + 16));
+    }
+}

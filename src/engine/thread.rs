@@ -1,0 +1,117 @@
+//! Threads of the data plane: one per shard, named, pinned, and with everything it needs made on
+//! it.
+
+use std::net::UdpSocket;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use core_affinity::CoreId;
+use crossbeam_channel::Sender;
+
+use super::lane::Lane;
+use super::mmsg::{Mmsg, Pool};
+use super::uring::Uring;
+use super::uring::bufring::BufRing;
+use super::{Engine, EngineError, Offloads, Settings};
+use crate::mailbox::{Mailbox, Post};
+use crate::shard::command::FromShard;
+use crate::shard::{Command, ShardConfig};
+
+/// What a shard's thread is made of.
+pub struct ShardSpec {
+    /// Position among the shards.
+    pub index: u16,
+    /// Where the thread is pinned to.
+    pub cpu: Option<usize>,
+    /// This shard's socket of each listener, in the order of [`crate::shard::ListenerIndex`].
+    pub listeners: Vec<UdpSocket>,
+    /// For the shard.
+    pub config: ShardConfig,
+    /// What control says.
+    pub commands: Mailbox<Command>,
+    /// What control is told.
+    pub events: Post<FromShard>,
+    /// As the probe found them.
+    pub offloads: Offloads,
+    /// Sizes.
+    pub settings: Settings,
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub struct ShardHandle {
+    /// Thread ID, as `/proc` names it.
+    pub tid: i32,
+    /// Ends after [`Command::Stop`], or when the engine cannot go on.
+    pub join: JoinHandle<Result<(), EngineError>>,
+}
+
+/// Starts the thread of one shard. It serves when this returns.
+///
+/// # Errors
+/// What the thread says about its CPU, its buffers, its ring or its sockets.
+pub fn start(engine: Engine, spec: ShardSpec) -> Result<ShardHandle, EngineError> {
+    let index = spec.index;
+    let (ready, is_ready) = crossbeam_channel::bounded(1);
+    let join = std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || {
+            let result = serve(engine, spec, ready);
+            if let Err(error) = &result {
+                let error: &dyn std::error::Error = error;
+                tracing::error!(shard = index, error, "the shard has ended");
+            }
+            result
+        })
+        .map_err(EngineError::Thread)?;
+    match is_ready.recv() {
+        Ok(tid) => Ok(ShardHandle { tid, join }),
+        // The thread has dropped its end without having become ready.
+        Err(_) => Err(match join.join() {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => EngineError::Panicked { shard: index },
+        }),
+    }
+}
+
+/// The thread. Whatever the engine needs is made here: rings belong to the thread that makes them,
+/// and memory lies near the CPU that touches it first.
+fn serve(engine: Engine, spec: ShardSpec, ready: Sender<i32>) -> Result<(), EngineError> {
+    if let Some(cpu) = spec.cpu {
+        pin(cpu)?;
+    }
+    let (settings, gro) = (spec.settings, spec.offloads.gro);
+    let lane = Lane::new(spec, Instant::now())?;
+    match engine {
+        Engine::Uring => {
+            let buffers = BufRing::new(settings.buffers(gro), Settings::payload_bytes(gro))
+                .map_err(EngineError::Buffers)?;
+            let uring = Uring::new(&buffers, lane)?;
+            announce(&ready);
+            uring.run()
+        }
+        Engine::Mmsg => {
+            let mut pool = Pool::new(settings.receives(gro), Settings::payload_bytes(gro))
+                .map_err(EngineError::Buffers)?;
+            let mmsg = Mmsg::new(lane)?;
+            announce(&ready);
+            mmsg.run(&mut pool)
+        }
+    }
+}
+
+fn announce(ready: &Sender<i32>) {
+    // `start` waits for it and cannot be gone.
+    let _ = ready.send(rustix::thread::gettid().as_raw_nonzero().get());
+}
+
+fn pin(cpu: usize) -> Result<(), EngineError> {
+    let is_number = cpu < libc::CPU_SETSIZE as usize; // A mask has no place for others.
+    let is_pinned = is_number && core_affinity::set_for_current(CoreId { id: cpu });
+    // The call says that the mask was taken; this says that the thread runs there.
+    if is_pinned && rustix::thread::sched_getcpu() == cpu {
+        Ok(())
+    } else {
+        Err(EngineError::Pin { cpu })
+    }
+}

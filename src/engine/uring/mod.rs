@@ -1,0 +1,507 @@
+//! The io_uring engine: one ring per shard, one multishot receive per socket, sends out of the
+//! receive buffers.
+//!
+//! Sends are `MSG_DONTWAIT` and report failures only (`IOSQE_CQE_SKIP_SUCCESS`). Such a send is
+//! tried while it is submitted and never parked, so as soon as the submission queue has been
+//! consumed every message of the batch has left, or its failure stands in the completion queue.
+//! That is when the buffers go back, and not with a completion per send. It would not hold with
+//! SQPOLL, `IOSQE_ASYNC`, links or zero-copy sends.
+#![allow(unsafe_code, reason = "a ring takes pointers")]
+
+pub(super) mod bufring;
+pub(super) mod probe;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+use libc::msghdr;
+
+use super::EngineError;
+use super::cmsg::Ancillary;
+use super::lane::{Lane, ReceiveFailure, Train};
+use super::send::{SEND_FLAGS, empty_header, single_piece};
+use super::sockaddr::{self, Name};
+use super::socket::port_error;
+use super::token::Token;
+use crate::shard::SessionKey;
+use crate::shard::{Action, Command, DropReason, Port};
+use bufring::{BufRing, Buffer};
+
+/// A shard on a ring.
+///
+/// Fields are dropped in order: the ring is closed first, and only then does the memory go away
+/// that the kernel may still write to or read from. The receive buffers outlive the whole value.
+pub(super) struct Uring<'pool> {
+    ring: IoUring,
+    lane: Lane,
+    pool: &'pool BufRing,
+    /// The buffers that the batch under way points into.
+    held: Vec<Buffer<'pool>>,
+    /// Completions that nobody has looked at yet, in order.
+    arrived: VecDeque<cqueue::Entry>,
+    /// What is to be armed, for the first time or again.
+    unarmed: Vec<Token>,
+    /// Armed operations: each will complete once more at least.
+    armed: usize,
+    listener_layout: Box<msghdr>,
+    session_layout: Box<msghdr>,
+    wait_flags: EnterFlags,
+    is_stopping: bool,
+}
+
+/// How long a system call may take.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// Submit and come back.
+    No,
+    /// Submit, take in what has arrived, and come back.
+    Arrived,
+    /// Submit, and sleep until something arrives, but not longer than this.
+    UpTo(Duration),
+}
+
+impl<'pool> Uring<'pool> {
+    /// Builds the ring, on the thread that will use it (`IORING_SETUP_SINGLE_ISSUER`), and arms all
+    /// receives.
+    pub(super) fn new(pool: &'pool BufRing, lane: Lane) -> Result<Self, EngineError> {
+        let completions = 2 * u32::from(pool.count()) + lane.ports.capacity();
+        let ring = probe::build(completions.max(COMPLETIONS_MIN).next_power_of_two())?;
+        // SAFETY: `'pool` outlives the ring, which is closed when it is dropped.
+        let registered = unsafe { pool.register(&ring.submitter(), probe::BUFFER_GROUP) };
+        registered.map_err(EngineError::Ring)?;
+        // A thread that waits for packets is idle and not waiting for a disk. Since Linux 6.15.
+        let no_iowait = ring.params().is_feature_no_iowait().then_some(EnterFlags::NO_IOWAIT);
+        let listeners = lane.ports.listeners().map(Token::Receive);
+        let mut uring = Self {
+            held: Vec::with_capacity(pool.count().into()),
+            arrived: VecDeque::with_capacity(ring.params().cq_entries() as usize),
+            unarmed: listeners.chain([Token::Mailbox]).collect(),
+            armed: 0,
+            listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
+            session_layout: layout(0, Ancillary::SESSION_ROOM),
+            wait_flags: no_iowait.unwrap_or(EnterFlags::empty()),
+            is_stopping: false,
+            ring,
+            lane,
+            pool,
+        };
+        uring.submit(Wait::No)?;
+        Ok(uring)
+    }
+
+    /// Serves until [`Command::Stop`].
+    pub(super) fn run(mut self) -> Result<(), EngineError> {
+        let mut now = Instant::now();
+        while !self.is_stopping {
+            self.submit(self.wait(now))?;
+            now = Instant::now(); // The only clock read of a wake-up.
+            self.lane.shard.io().wakeups += 1;
+            self.settle(now)?;
+            self.take_in(now)?;
+            self.lane.shard.handle_timeout(now);
+            self.act(now)?;
+            self.lane.look_after(now);
+        }
+        self.close(now)
+    }
+
+    fn wait(&self, now: Instant) -> Wait {
+        let is_idle = self.arrived.is_empty();
+        if is_idle { Wait::UpTo(self.lane.patience(now)) } else { Wait::Arrived }
+    }
+
+    /// Hands the shard what has arrived, and what has arrived meanwhile as long as there seems to
+    /// be more.
+    ///
+    /// One call takes 32 datagrams at most from each socket, and work of about 20 sockets. A deeper
+    /// batch makes longer sends where many sessions are interleaved; nothing waits for it.
+    fn take_in(&mut self, now: Instant) -> Result<(), EngineError> {
+        for _ in 0..ROUNDS_MAX {
+            let arrived = self.arrived.len();
+            while let Some(completion) = self.arrived.pop_front() {
+                self.complete(now, &completion)?;
+            }
+            if self.is_short_of_buffers() {
+                return self.flush(now);
+            }
+            if arrived < BACKLOG || self.is_stopping {
+                break;
+            }
+            self.pool.publish();
+            self.enter(Wait::Arrived)?;
+            self.collect(now);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, now: Instant, completion: &cqueue::Entry) -> Result<(), EngineError> {
+        let token = Token::decode(completion.user_data());
+        let goes_on = match token {
+            Token::Receive(port) => self.received(now, port, completion)?,
+            Token::Mailbox => {
+                self.obey(now)?;
+                true
+            }
+            // Nothing was armed to cancel, or `collect` has dealt with the send.
+            Token::Cancel | Token::Send(_) => return Ok(()),
+        };
+        if !cqueue::more(completion.flags()) {
+            self.armed -= 1;
+            if goes_on && self.arm_entry(token).is_some() {
+                self.lane.shard.io().rearmed += 1;
+                self.unarmed.push(token);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the port goes on receiving.
+    fn received(
+        &mut self,
+        now: Instant,
+        port: Port,
+        completion: &cqueue::Entry,
+    ) -> Result<bool, EngineError> {
+        let result = completion.result();
+        let len = usize::try_from(result).unwrap_or_default();
+        let buffer = cqueue::buffer_select(completion.flags());
+        // SAFETY: the completion names the buffer, and each completion is looked at once.
+        let buffer = buffer.map(|id| unsafe { self.pool.take(id, len) });
+        match buffer {
+            Some(buffer) if result >= 0 => {
+                self.hand_over(now, port, buffer)?;
+                Ok(true)
+            }
+            Some(_) | None => self.receive_failed(now, port, -result),
+        }
+    }
+
+    /// Hands the datagrams of a buffer to the shard, one by one.
+    fn hand_over(
+        &mut self,
+        now: Instant,
+        port: Port,
+        buffer: Buffer<'pool>,
+    ) -> Result<(), EngineError> {
+        self.lane.shard.io().receives += 1;
+        let Some(socket) = self.lane.ports.get(port) else {
+            self.lane.shard.dropped(DropReason::StalePort, 1);
+            return Ok(());
+        };
+        let layout = match port {
+            Port::Listener(_) => &self.listener_layout,
+            Port::Session(_) => &self.session_layout,
+        };
+        let message = RecvMsgOut::parse(buffer.bytes(), layout);
+        let message = message.ok().filter(|message| !message.is_payload_truncated());
+        let source = message.as_ref().and_then(|message| sockaddr::decode(message.name_data()));
+        let Some((message, source)) = message.zip(socket.origin.or(source)) else {
+            self.lane.shard.dropped(DropReason::Truncated, 1);
+            return Ok(());
+        };
+        let mut train = Train::new(port, source, message.control_data(), message.payload_data());
+        let mut is_lent = false;
+        while let Some(datagram) = train.next() {
+            if self.lane.batch.is_full() {
+                self.flush(now)?;
+            }
+            is_lent |= self.lane.handle(now, datagram);
+            if self.lane.shard.has_actions() {
+                self.act(now)?;
+                if self.lane.ports.get(port).is_none() {
+                    self.lane.shard.dropped(DropReason::StalePort, train.remaining());
+                    break;
+                }
+            }
+        }
+        if is_lent {
+            self.held.push(buffer);
+        }
+        Ok(())
+    }
+
+    /// Whether the port goes on receiving.
+    fn receive_failed(
+        &mut self,
+        now: Instant,
+        port: Port,
+        errno: i32,
+    ) -> Result<bool, EngineError> {
+        if errno == libc::ENOBUFS {
+            // All buffers were taken. It is armed again after some have come back.
+            self.lane.shard.io().ring_starved += 1;
+        }
+        let failure = ReceiveFailure::of(errno);
+        match (failure, port) {
+            (ReceiveFailure::Passing, _) => {}
+            (ReceiveFailure::Peer | ReceiveFailure::Lasting, Port::Session(session)) => {
+                if self.lane.ports.get(port).is_some() {
+                    self.lane.shard.port_failed(now, session, port_error(errno));
+                    self.act(now)?;
+                }
+            }
+            (ReceiveFailure::Peer, Port::Listener(_)) => {}
+            (ReceiveFailure::Lasting, Port::Listener(_)) => {
+                return Err(EngineError::Ring(io::Error::from_raw_os_error(errno)));
+            }
+        }
+        Ok(failure != ReceiveFailure::Lasting)
+    }
+
+    fn obey(&mut self, now: Instant) -> Result<(), EngineError> {
+        self.lane.commands.acknowledge();
+        while let Some(command) = self.lane.commands.take() {
+            if matches!(command, Command::Stop) {
+                self.is_stopping = true;
+                break;
+            }
+            self.lane.shard.apply(now, command);
+            self.act(now)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the shard asks for.
+    ///
+    /// What was forwarded before leaves before: a goodbye does not overtake media, and no message
+    /// is left that names a socket about to be closed. Actions are rare, so it costs nothing that
+    /// the batch ends here.
+    fn act(&mut self, now: Instant) -> Result<(), EngineError> {
+        if !self.lane.shard.has_actions() {
+            return Ok(());
+        }
+        self.flush(now)?;
+        while let Some(action) = self.lane.shard.next_action() {
+            match action {
+                Action::Send { route, bytes } => self.lane.send_now(now, route, bytes),
+                Action::Open { session, origin } => {
+                    let result = self.lane.ports.open(session, origin);
+                    if result.is_ok() {
+                        self.unarmed.push(Token::Receive(Port::Session(session)));
+                    }
+                    self.lane.shard.port_opened(now, session, result);
+                }
+                Action::Close { session } => self.close_port(session)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the port's receive and closes its socket, which the ring keeps alive until the receive
+    /// has ended.
+    fn close_port(&mut self, session: SessionKey) -> Result<(), EngineError> {
+        if self.lane.ports.close(session).is_none() {
+            return Ok(());
+        }
+        let token = Token::Receive(Port::Session(session)).encode();
+        self.push(&opcode::AsyncCancel::new(token).build(), Token::Cancel)
+    }
+
+    /// Sends what is queued, now, and has its buffers back.
+    fn flush(&mut self, now: Instant) -> Result<(), EngineError> {
+        if self.lane.batch.is_empty() && self.held.is_empty() {
+            return Ok(());
+        }
+        self.submit(Wait::No)?;
+        self.settle(now)
+    }
+
+    /// Gives the kernel everything there is for it: sends, then receives to be armed.
+    fn submit(&mut self, wait: Wait) -> Result<(), EngineError> {
+        self.lane.seal();
+        for position in 0..self.lane.batch.messages().len() {
+            if let Some(entry) = self.send_entry(position) {
+                self.push(&entry, Token::Send(position as u32))?;
+            }
+        }
+        // Receives find the buffers that came back without being sent from.
+        self.pool.publish();
+        self.arm()?;
+        self.enter(wait)
+    }
+
+    /// After this every message of the batch has left or failed, and its buffers are back.
+    fn settle(&mut self, now: Instant) -> Result<(), EngineError> {
+        self.collect(now);
+        loop {
+            let submissions = self.ring.submission();
+            let is_overflown = submissions.cq_overflow();
+            if submissions.is_empty() && !is_overflown {
+                break;
+            }
+            drop(submissions);
+            // Left in the queue after EAGAIN, or failures that found the completion queue full.
+            self.lane.shard.io().completion_overflows += u64::from(is_overflown);
+            self.enter(Wait::Arrived)?;
+            self.collect(now);
+        }
+        self.lane.settled();
+        self.held.clear();
+        self.pool.publish();
+        Ok(())
+    }
+
+    /// Empties the completion queue: failed sends are dealt with while their buffers are held, the
+    /// rest waits.
+    fn collect(&mut self, now: Instant) {
+        while let Some(completion) = self.ring.completion().next() {
+            match Token::decode(completion.user_data()) {
+                Token::Send(position) => {
+                    self.lane.send_failed(now, position as usize, -completion.result());
+                }
+                Token::Receive(_) | Token::Mailbox | Token::Cancel => {
+                    self.arrived.push_back(completion);
+                }
+            }
+        }
+    }
+
+    fn send_entry(&self, position: usize) -> Option<squeue::Entry> {
+        let socket = Fd(self.lane.envelopes.socket(position)?);
+        let message = self.lane.batch.messages().get(position)?;
+        let single = single_piece(&self.lane.batch, message);
+        let entry = match single.filter(|_| message.route.to.is_none()) {
+            // The cheaper operation, where there is neither a receiver to name nor anything to cut.
+            Some(piece) => opcode::Send::new(socket, piece.iov_base.cast(), piece.iov_len as u32)
+                .flags(SEND_FLAGS)
+                .build(),
+            None => {
+                let header = self.lane.envelopes.header(position)?;
+                opcode::SendMsg::new(socket, header).flags(SEND_FLAGS as u32).build()
+            }
+        };
+        Some(entry)
+    }
+
+    fn arm(&mut self) -> Result<(), EngineError> {
+        while let Some(token) = self.unarmed.pop() {
+            let Some(entry) = self.arm_entry(token) else {
+                continue;
+            };
+            self.push_repeating(&entry, token)?;
+        }
+        Ok(())
+    }
+
+    /// `None` for a port that has been closed.
+    fn arm_entry(&self, token: Token) -> Option<squeue::Entry> {
+        let Token::Receive(port) = token else {
+            let eventfd = Fd(self.lane.commands.as_fd().as_raw_fd());
+            return Some(opcode::PollAdd::new(eventfd, libc::POLLIN as u32).multi(true).build());
+        };
+        let layout = match port {
+            Port::Listener(_) => &self.listener_layout,
+            Port::Session(_) => &self.session_layout,
+        };
+        let socket = Fd(self.lane.ports.get(port)?.raw());
+        let layout = &raw const **layout;
+        Some(opcode::RecvMsgMulti::new(socket, layout, probe::BUFFER_GROUP).build())
+    }
+
+    /// Queues an operation that reports nothing when it succeeds.
+    fn push(&mut self, entry: &squeue::Entry, token: Token) -> Result<(), EngineError> {
+        self.push_entry(&entry.clone().flags(squeue::Flags::SKIP_SUCCESS).user_data(token.encode()))
+    }
+
+    /// Queues an operation that reports until it ends.
+    fn push_repeating(&mut self, entry: &squeue::Entry, token: Token) -> Result<(), EngineError> {
+        self.armed += 1;
+        self.push_entry(&entry.clone().user_data(token.encode()))
+    }
+
+    fn push_entry(&mut self, entry: &squeue::Entry) -> Result<(), EngineError> {
+        loop {
+            // SAFETY: what an entry points at lives until it has been submitted (headers and pieces
+            // of the batch until `settled`, layouts as long as `self`), and buffers that the kernel
+            // writes to outlive the ring.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return Ok(());
+            }
+            // The queue is full: what is in it leaves first.
+            self.enter(Wait::No)?;
+        }
+    }
+
+    fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
+        let submissions = self.ring.submission().len() as u32;
+        let submitter = self.ring.submitter();
+        let get = EnterFlags::GETEVENTS;
+        let result = match wait {
+            Wait::No if submissions == 0 => return Ok(()),
+            // SAFETY: without an argument there is nothing that could be wrong.
+            Wait::No => unsafe { submitter.enter::<()>(submissions, 0, 0, None) },
+            Wait::Arrived => {
+                // SAFETY: as above.
+                unsafe { submitter.enter::<()>(submissions, 0, get.bits(), None) }
+            }
+            Wait::UpTo(patience) => {
+                let timeout = Timespec::from(patience);
+                let args = SubmitArgs::new().timespec(&timeout);
+                let flags = get | EnterFlags::EXT_ARG | self.wait_flags;
+                // SAFETY: `EXT_ARG` announces the argument, and both live beyond the call.
+                unsafe { submitter.enter(submissions, 1, flags.bits(), Some(&args)) }
+            }
+        };
+        self.lane.shard.io().syscalls += 1;
+        match result.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(_) => Ok(()),
+            // ETIME: nothing arrived in time. EINTR: a signal. EAGAIN: no memory for a request,
+            // which stays queued. EBUSY: the completion queue is full and is about to be emptied.
+            Err((Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY), _)) => Ok(()),
+            Err((_, error)) => Err(EngineError::Ring(error)),
+        }
+    }
+
+    /// Whether the next receives might find no buffer unless the batch leaves first.
+    fn is_short_of_buffers(&self) -> bool {
+        self.pool.lent() > self.pool.count() / 2
+    }
+
+    /// Sends what is queued, and ends all receives so that the sockets close with their descriptors
+    /// and not whenever the kernel gets round to the ring. The ring is closed before its buffers
+    /// are freed.
+    fn close(mut self, now: Instant) -> Result<(), EngineError> {
+        self.flush(now)?;
+        self.lane.look_after(now);
+        self.push(&opcode::AsyncCancel2::new(CancelBuilder::any()).build(), Token::Cancel)?;
+        for _ in 0..CLOSE_ROUNDS {
+            self.enter(Wait::UpTo(CLOSE_PATIENCE))?;
+            self.collect(now);
+            let ended = self.arrived.drain(..).filter(|completion| {
+                let is_armed = !matches!(Token::decode(completion.user_data()), Token::Cancel);
+                is_armed && !cqueue::more(completion.flags())
+            });
+            self.armed -= ended.count();
+            if self.armed == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where in a receive buffer the kernel puts name, control and payload.
+fn layout(name: usize, control: usize) -> Box<msghdr> {
+    let mut header = empty_header();
+    header.msg_namelen = name as u32;
+    header.msg_controllen = control as _;
+    Box::new(header)
+}
+
+/// Room for completions, whatever the number of buffers and sockets.
+const COMPLETIONS_MIN: u32 = 8192;
+
+/// As many completions at once are taken for a sign that there are more: what a multishot receive
+/// takes at once.
+const BACKLOG: usize = 32;
+
+/// How often a wake-up looks for more before it sends.
+const ROUNDS_MAX: usize = 8;
+
+/// How often, and each time how long, the end waits for receives to end. They end at the first try.
+const CLOSE_ROUNDS: usize = 10;
+const CLOSE_PATIENCE: Duration = Duration::from_millis(10);
