@@ -11,6 +11,8 @@
 
 mod engine;
 mod fuzz_replay;
+mod interop;
+mod layering;
 mod shard;
 mod simulation;
 mod support;

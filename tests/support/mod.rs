@@ -1,7 +1,11 @@
 //! What several tests share.
 
+pub mod caller;
 pub mod fuzz;
 pub mod fuzz_shard;
+pub mod http;
 pub mod packets;
+pub mod process;
 pub mod random;
+pub mod seccomp;
 pub mod stage;

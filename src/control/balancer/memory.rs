@@ -1,0 +1,179 @@
+//! The balancer of a relay that stands alone.
+//!
+//! All sessions of a stream go to one origin while that origin lives or while any session of the
+//! stream is with it. Members of a bonding group name one stream, and a stream changes its origin
+//! only when no session of it is left, so they meet in one origin for the life of any of them
+//! without a table of their own.
+
+use std::cmp::Reverse;
+use std::hash::{Hash, Hasher};
+use std::time::Instant;
+
+use siphasher::sip::SipHasher13;
+
+use super::Pick;
+use crate::control::directory::Directory;
+use crate::control::origin::Origin;
+use crate::protocol::stream_url::StreamKey;
+
+/// The origin that the stream has, else the one with the fewest sessions.
+pub(super) fn pick(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+    kept(directory, now, stream).or_else(|| least_loaded(directory, now, stream))
+}
+
+fn kept(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+    let stream = directory.stream(stream)?;
+    let origin = directory.origin(stream.origin())?;
+    if stream.is_idle() && !directory.is_alive(origin, now) {
+        return None;
+    }
+    picked(origin)
+}
+
+/// Equal loads are decided by the highest random weight of (stream, origin): relays that see the
+/// same origins choose the same one, and an origin that joins or leaves moves no stream but its
+/// own.
+fn least_loaded(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+    directory
+        .origins()
+        .filter(|origin| directory.is_alive(origin, now))
+        .filter(|origin| origin.srt_address().is_some())
+        .min_by_key(|origin| (origin.sessions(), Reverse(weight(stream, origin))))
+        .and_then(picked)
+}
+
+fn picked(origin: &Origin) -> Option<Pick> {
+    Some(Pick { origin: origin.id(), address: origin.srt_address()? })
+}
+
+/// The hash has no key, so that all relays agree; a client who steers a tie gains nothing by it.
+fn weight(stream: &StreamKey, origin: &Origin) -> u64 {
+    let mut hasher = SipHasher13::new();
+    stream.as_str().hash(&mut hasher);
+    origin.srt_address().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::control::directory::fixtures::*;
+    use crate::shard::{OriginId, Role};
+
+    fn choose(directory: &Directory, now: Instant, name: &str) -> Option<OriginId> {
+        pick(directory, now, &stream(name)).map(|pick| pick.origin)
+    }
+
+    #[test]
+    fn without_an_origin_there_is_nothing_to_pick() {
+        let (directory, now) = (directory(), Instant::now());
+        assert_eq!(choose(&directory, now, "live/a"), None);
+    }
+
+    #[test]
+    fn an_origin_without_srt_is_never_picked() {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.register(now, registration("a", 1, None)).unwrap();
+        assert_eq!(choose(&directory, now, "live/a"), None);
+    }
+
+    #[test]
+    fn publisher_and_players_of_a_stream_meet_in_one_origin() {
+        let (mut directory, now) = (directory(), Instant::now());
+        for n in 1..=5 {
+            directory.register(now, registration(&format!("o{n}"), n, Some(10080))).unwrap();
+        }
+        let first = choose(&directory, now, "live/a").unwrap();
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), first);
+        for n in 2..20 {
+            let next = choose(&directory, now, "live/a").unwrap();
+            assert_eq!(next, first);
+            directory.open(now, session(n), &request(n, "live/a", Role::Play), next);
+        }
+    }
+
+    #[test]
+    fn a_new_stream_goes_to_the_origin_with_the_fewest_sessions() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let busy = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        let idle = directory.register(now, registration("b", 2, Some(10080))).unwrap().0;
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), busy);
+        for name in ["live/b", "live/c", "live/d", "live/e"] {
+            assert_eq!(choose(&directory, now, name), Some(idle));
+        }
+    }
+
+    #[test]
+    fn equal_loads_are_spread_by_the_streams_name_and_alike_on_every_relay() {
+        let now = Instant::now();
+        let (mut one, mut other) = (directory(), directory());
+        for n in 1..=4 {
+            one.register(now, registration(&format!("o{n}"), n, Some(10080))).unwrap();
+            other.register(now, registration(&format!("o{}", 5 - n), 5 - n, Some(10080))).unwrap();
+        }
+        let mut streams_of = HashMap::new();
+        for n in 0..400 {
+            let key = stream(&format!("live/{n}"));
+            let picked = pick(&one, now, &key).unwrap();
+            assert_eq!(pick(&other, now, &key).unwrap().address, picked.address);
+            *streams_of.entry(picked.address).or_insert(0) += 1;
+        }
+        assert!(streams_of.values().all(|&streams| streams > 50), "{streams_of:?}");
+        assert_eq!(streams_of.len(), 4);
+    }
+
+    #[test]
+    fn an_expired_origin_takes_no_new_stream() {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.register(now, registration("a", 1, Some(10080))).unwrap();
+        assert_eq!(choose(&directory, now + TTL, "live/a"), None);
+    }
+
+    #[test]
+    fn a_stream_without_sessions_leaves_its_dead_origin() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let dead = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), dead);
+        directory.close(now, session(1));
+        let live = directory.register(now + TTL, registration("b", 2, Some(10080))).unwrap().0;
+        assert_eq!(choose(&directory, now + TTL, "live/a"), Some(live));
+    }
+
+    #[test]
+    fn players_join_a_publisher_whose_origin_has_stopped_its_heartbeat() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let silent = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), silent);
+        directory.register(now + TTL, registration("b", 2, Some(10080))).unwrap();
+        assert_eq!(choose(&directory, now + TTL, "live/a"), Some(silent));
+    }
+
+    #[test]
+    fn members_of_a_bonding_group_meet_even_when_their_origin_expires_between_them() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let first = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        directory.open(now, session(1), &bonded_request(1, "live/a", 77), first);
+        let later = now + TTL;
+        directory.register(later, registration("b", 2, Some(10080))).unwrap();
+        directory.expire(later);
+        let member = choose(&directory, later, "live/a").unwrap();
+        directory.open(later, session(2), &bonded_request(2, "live/a", 77), member);
+        directory.close(later, session(1));
+        assert_eq!(choose(&directory, later, "live/a"), Some(first));
+    }
+
+    #[test]
+    fn a_restarted_origin_keeps_its_streams() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let origin = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        directory.register(now, registration("b", 2, Some(10080))).unwrap();
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), origin);
+        directory.close(now, session(1));
+        let mut restarted = registration("a", 1, Some(10080));
+        restarted.service = "after-restart".to_owned();
+        directory.register(now, restarted).unwrap();
+        assert_eq!(choose(&directory, now, "live/a"), Some(origin));
+    }
+}

@@ -1,0 +1,254 @@
+//! HTTP connections: how many, how long, how large, and how errors look (RFC 9457).
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::FromRequestParts;
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE,
+};
+use axum::http::request::Parts;
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use subtle::ConstantTimeEq;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+
+use crate::telemetry::log::Throttle;
+
+/// Takes connections for ever. Above [`CONNECTIONS_MAX`] they wait in the kernel's queue; an idle
+/// one is closed after [`REQUEST_TIMEOUT`], so none waits for long.
+pub(super) async fn serve(listener: TcpListener, router: Router) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut throttle = Throttle::default();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let router = router.clone();
+                tokio::spawn(async move {
+                    connection(stream, peer, router).await;
+                    drop(slot);
+                });
+            }
+            // The client has given up (ECONNABORTED), or no descriptor is left (EMFILE); the next
+            // one may do better.
+            Err(error) => {
+                if let Some(held_back) = throttle.pass(Instant::now(), "accept") {
+                    tracing::warn!(%error, held_back, "cannot accept an HTTP connection");
+                }
+                sleep(ACCEPT_RETRY_INTERVAL).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) {
+    // A peer that takes nothing must not keep its answer in our memory. Both options are a wish,
+    // not a need.
+    let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(REQUEST_TIMEOUT));
+    let _ = stream.set_nodelay(true);
+    let inner = TowerToHyperService::new(router);
+    let peer = Peer(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+    let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        bounded(inner.call(request))
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .max_header_size(HEADER_MAX)
+        .max_buf_size(HEADER_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(peer = %peer.0, %error, "HTTP connection ended early");
+    }
+}
+
+async fn bounded(
+    response: impl Future<Output = Result<Response, Infallible>>,
+) -> Result<Response, Infallible> {
+    let mut response = match timeout(REQUEST_TIMEOUT, response).await {
+        Ok(Ok(response)) => response,
+        Err(_) => {
+            let detail = format!("no answer within {REQUEST_TIMEOUT:?}");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
+        }
+    };
+    let server = concat!("Ringway/", env!("CARGO_PKG_VERSION"));
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(server));
+    Ok(response)
+}
+
+/// Reads a body of at most `max` bytes.
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Bytes, Problem> {
+    use axum::http::header::CONTENT_LENGTH;
+    use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+    let too_large = || {
+        let detail = format!("the body has more than {max} bytes: send less");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    if announced.and_then(|length| length.parse::<usize>().ok()).is_some_and(|length| length > max)
+    {
+        return Err(too_large());
+    }
+    match timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => {
+            Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be read: {error}")))
+        }
+        Err(_) => {
+            let detail = format!("the body was not complete within {BODY_TIMEOUT:?}");
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+    }
+}
+
+/// Who asks. IPv4 is never mapped into IPv6.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let unknown = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the peer is unknown");
+        parts.extensions.get().copied().ok_or_else(unknown)
+    }
+}
+
+/// Whether the request carries `token` as its bearer token (RFC 6750, section 2.1). How long it
+/// takes does not depend on how much of it is right.
+pub(super) fn has_token(headers: &HeaderMap, token: &SecretString) -> bool {
+    let offered = headers
+        .get(AUTHORIZATION)
+        .map(HeaderValue::as_bytes)
+        .and_then(|value| value.split_at_checked(BEARER.len()))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
+        .map(|(_, token)| token.trim_ascii());
+    offered.is_some_and(|offered| offered.ct_eq(token.expose_secret().as_bytes()).into())
+}
+
+/// An error as the client sees it.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into() }
+    }
+
+    /// What was wrong, and what to do about it.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Nobody is there to answer.
+    pub(super) fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Document {
+            r#type: &'static str,
+            title: &'static str,
+            status: u16,
+            detail: String,
+        }
+        let document = Document {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: self.detail,
+        };
+        let mut response = (self.status, axum::Json(document)).into_response();
+        let headers = response.headers_mut();
+        let problem = HeaderValue::from_static("application/problem+json");
+        headers.insert(CONTENT_TYPE, problem);
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// Connections of one listener at a time.
+const CONNECTIONS_MAX: usize = 1_000;
+/// Bytes of request line and headers.
+const HEADER_MAX: usize = 16 * 1024;
+/// For headers, and again for the answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a whole body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a failed accept.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const BEARER: &[u8] = b"Bearer ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(authorization: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_str(authorization).unwrap());
+        headers
+    }
+
+    #[test]
+    fn only_the_right_bearer_token_is_one() {
+        let token = SecretString::from("s3cret");
+        for right in ["Bearer s3cret", "bearer s3cret", "Bearer  s3cret "] {
+            assert!(has_token(&headers(right), &token), "{right}");
+        }
+        for wrong in
+            ["s3cret", "Bearer", "Bearer ", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret"]
+        {
+            assert!(!has_token(&headers(wrong), &token), "{wrong}");
+        }
+        assert!(!has_token(&HeaderMap::new(), &token));
+    }
+
+    #[tokio::test]
+    async fn a_body_above_its_maximum_is_refused_whether_announced_or_not() {
+        let body = || Body::from(vec![0; 11]);
+        let announced = HeaderMap::from_iter([(
+            axum::http::header::CONTENT_LENGTH,
+            HeaderValue::from_static("11"),
+        )]);
+        for headers in [announced, HeaderMap::new()] {
+            let problem = read_body(&headers, body(), 10).await.unwrap_err();
+            assert_eq!(problem.status, StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(read_body(&headers, body(), 11).await.unwrap().len(), 11);
+        }
+    }
+}

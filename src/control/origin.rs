@@ -1,0 +1,131 @@
+//! One media server: what it said of itself, and for how long that counts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::registration::Endpoints;
+use crate::shard::OriginId;
+
+/// A media server.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub(super) id: OriginId,
+    pub(super) name: String,
+    pub(super) ip: IpAddr,
+    pub(super) endpoints: Endpoints,
+    pub(super) lifetime: Lifetime,
+    /// Said so in the log. Whether it lives is decided by [`Origin::is_alive`] alone.
+    pub(super) is_expired: bool,
+    pub(super) sessions: u32,
+    pub(super) key_length: Option<u8>,
+}
+
+impl Origin {
+    /// Its number, the same for life.
+    pub fn id(&self) -> OriginId {
+        self.id
+    }
+
+    /// Unique among the origins that are known.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address of all its endpoints.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Where SRT callers are relayed to.
+    pub fn srt_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip, self.endpoints.srt_port()?))
+    }
+
+    /// Its last registration; `None` when it was configured.
+    pub fn seen(&self) -> Option<&Seen> {
+        match &self.lifetime {
+            Lifetime::Static => None,
+            Lifetime::Registered(seen) => Some(seen),
+        }
+    }
+
+    /// Whether new streams may go to it, when a heartbeat counts for `ttl`.
+    pub(super) fn is_alive(&self, now: Instant, ttl: Duration) -> bool {
+        match &self.lifetime {
+            Lifetime::Static => true,
+            Lifetime::Registered(seen) => now < seen.last + ttl,
+        }
+    }
+
+    /// Sessions with it, handshakes under way included.
+    pub fn sessions(&self) -> u32 {
+        self.sessions
+    }
+
+    /// Bytes; `None` until it has answered an induction.
+    pub fn key_length(&self) -> Option<u8> {
+        self.key_length
+    }
+}
+
+/// How long an origin is one.
+#[derive(Clone, Debug)]
+pub(super) enum Lifetime {
+    /// As long as the process.
+    Static,
+    /// As long as its heartbeat.
+    Registered(Seen),
+}
+
+/// What an origin said of itself last.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Server ID.
+    pub server: String,
+    /// Changes at every restart.
+    pub service: String,
+    /// Process ID, as text.
+    pub pid: String,
+    /// When.
+    pub last: Instant,
+}
+
+/// What a registration changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An origin that was unknown.
+    New,
+    /// Another process of a known origin.
+    Restarted,
+    /// A known origin that had expired.
+    Returned,
+    /// Nothing.
+    Heartbeat,
+}
+
+/// Why an origin cannot be taken in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// Somebody takes over a known ID, or a server ID was copied with a disk image.
+    #[error(
+        "`server` is \"{server}\", and an origin of that ID lives at {ip}: give this one an ID of \
+         its own, or wait until the other has expired"
+    )]
+    ServerLives {
+        /// The ID.
+        server: String,
+        /// Where the other one is.
+        ip: IpAddr,
+    },
+    /// The table is full.
+    #[error("{ORIGINS_MAX} origins are registered, and more are not taken: let some expire")]
+    Full,
+}
+
+/// Origins, configured and registered.
+pub(super) const ORIGINS_MAX: usize = 1_000;

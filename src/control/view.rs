@@ -1,0 +1,364 @@
+//! Sessions, origins and streams as the API shows them.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::directory::{Directory, Look, Session, SessionRef, Stream};
+use super::origin::Origin;
+use super::registration::Endpoint;
+use crate::protocol::stream_url::StreamKey;
+use crate::shard::command::{Flow, SessionView, SrtView, Traffic};
+
+/// A session. What the relay cannot see is absent.
+#[derive(Debug, Serialize)]
+pub(super) struct SessionEntry {
+    id: String,
+    proto: &'static str,
+    role: &'static str,
+    stream: String,
+    client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    shard: u16,
+    state: &'static str,
+    age_seconds: f64,
+    packets: PerFlow,
+    bytes: PerFlow,
+    /// Since the look before this one when that was at least a second ago, otherwise what that look
+    /// showed. The first look shows the mean over the session's life.
+    bitrate_bps: PerFlow,
+    srt: SrtEntry,
+}
+
+impl SessionEntry {
+    /// Joins what the shard knows with what control knows, and notes the look for the next bit
+    /// rate.
+    pub(super) fn new(
+        now: Instant,
+        shard: u16,
+        view: &SessionView,
+        directory: &mut Directory,
+    ) -> Self {
+        let id = SessionRef { shard, key: view.session };
+        let rates = match directory.session_mut(id) {
+            Some(session) => look_at(session, now, view),
+            None => rates(view.traffic, view.age),
+        };
+        let origin = view.origin.and_then(|origin| directory.origin(origin));
+        let [client_in, client_out, origin_in, origin_out] = rates;
+        Self {
+            id: id.to_string(),
+            proto: "srt",
+            role: view.role.label(),
+            stream: view.stream.to_string(),
+            client: view.client.to_string(),
+            origin: origin.map(|origin| origin.name().to_owned()),
+            shard,
+            state: view.state.label(),
+            age_seconds: seconds(view.age),
+            packets: PerFlow::of(view.traffic, |flow| flow.packets),
+            bytes: PerFlow::of(view.traffic, |flow| flow.bytes),
+            bitrate_bps: PerFlow { client_in, client_out, origin_in, origin_out },
+            srt: SrtEntry::new(view.srt),
+        }
+    }
+
+    pub(super) fn has_id(&self, id: &str) -> bool {
+        self.id == id
+    }
+}
+
+/// One number per leg and direction. "in" is what the relay received from that side.
+#[derive(Debug, Serialize)]
+struct PerFlow {
+    client_in: u64,
+    client_out: u64,
+    origin_in: u64,
+    origin_out: u64,
+}
+
+impl PerFlow {
+    fn of(traffic: Traffic, part: fn(Flow) -> u64) -> Self {
+        Self {
+            client_in: part(traffic.client_in),
+            client_out: part(traffic.client_out),
+            origin_in: part(traffic.origin_in),
+            origin_out: part(traffic.origin_out),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SrtEntry {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_client_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_origin_us: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_client_to_relay: Option<f64>,
+    retransmits: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<u16>,
+    encryption: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+impl SrtEntry {
+    fn new(view: SrtView) -> Self {
+        let encryption = match (view.encryption_key_length, view.gcm) {
+            (0, _) => "none".to_owned(),
+            (bytes, false) => format!("AES-{}", u16::from(bytes) * 8),
+            (bytes, true) => format!("AES-GCM-{}", u16::from(bytes) * 8),
+        };
+        let version = view.version.map(|version| {
+            let [_, major, minor, patch] = version.to_be_bytes();
+            format!("{major}.{minor}.{patch}")
+        });
+        Self {
+            rtt_us: view.rtt_us,
+            rtt_client_us: view.rtt_client_us,
+            rtt_origin_us: view.rtt_origin_us,
+            loss_client_to_relay: view.loss_client_to_relay,
+            retransmits: view.retransmits,
+            latency_ms: view.latency_ms,
+            encryption,
+            version,
+        }
+    }
+}
+
+/// An origin.
+#[derive(Debug, Serialize)]
+pub(super) struct OriginEntry {
+    id: u32,
+    name: String,
+    ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<String>,
+    endpoints: EndpointsEntry,
+    state: &'static str,
+    #[serde(rename = "static")]
+    is_static: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen_seconds: Option<f64>,
+    sessions: u32,
+    /// Bytes, as its listener answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    srt_key_length: Option<u8>,
+}
+
+impl OriginEntry {
+    pub(super) fn new(now: Instant, origin: &Origin, directory: &Directory) -> Self {
+        let seen = origin.seen();
+        let endpoints = origin.endpoints();
+        Self {
+            id: origin.id().0,
+            name: origin.name().to_owned(),
+            ip: origin.ip().to_string(),
+            server: seen.map(|seen| seen.server.clone()),
+            service: seen.map(|seen| seen.service.clone()),
+            pid: seen.map(|seen| seen.pid.clone()),
+            endpoints: EndpointsEntry {
+                rtmp: texts(&endpoints.rtmp),
+                http: texts(&endpoints.http),
+                api: texts(&endpoints.api),
+                srt: texts(&endpoints.srt),
+                rtc: texts(&endpoints.rtc),
+            },
+            state: if directory.is_alive(origin, now) { "up" } else { "expired" },
+            is_static: seen.is_none(),
+            last_seen_seconds: seen.map(|seen| seconds(now.duration_since(seen.last))),
+            sessions: origin.sessions(),
+            srt_key_length: origin.key_length(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct EndpointsEntry {
+    rtmp: Vec<String>,
+    http: Vec<String>,
+    api: Vec<String>,
+    srt: Vec<String>,
+    rtc: Vec<String>,
+}
+
+/// A stream that is mapped to an origin.
+#[derive(Debug, Serialize)]
+pub(super) struct StreamEntry {
+    stream: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
+    publishers: u32,
+    players: u32,
+    /// Since a session of it began or ended.
+    unchanged_seconds: f64,
+}
+
+impl StreamEntry {
+    pub(super) fn new(
+        now: Instant,
+        key: &StreamKey,
+        stream: &Stream,
+        directory: &Directory,
+    ) -> Self {
+        Self {
+            stream: key.to_string(),
+            origin: directory.origin(stream.origin()).map(|origin| origin.name().to_owned()),
+            publishers: stream.publishers(),
+            players: stream.players(),
+            unchanged_seconds: seconds(now.duration_since(stream.last_used())),
+        }
+    }
+}
+
+/// Bits per second, in the order of [`Traffic`].
+fn look_at(session: &mut Session, now: Instant, view: &SessionView) -> [u64; 4] {
+    let rates = match &session.look {
+        Some(last) if now.duration_since(last.at) < LOOK_INTERVAL_MIN => return last.rates,
+        Some(last) => rates(since(view.traffic, last.traffic), now.duration_since(last.at)),
+        None => rates(view.traffic, view.age),
+    };
+    session.look = Some(Look { at: now, traffic: view.traffic, rates });
+    rates
+}
+
+fn since(now: Traffic, then: Traffic) -> Traffic {
+    let flow = |now: Flow, then: Flow| Flow {
+        packets: now.packets.saturating_sub(then.packets),
+        bytes: now.bytes.saturating_sub(then.bytes),
+    };
+    Traffic {
+        client_in: flow(now.client_in, then.client_in),
+        client_out: flow(now.client_out, then.client_out),
+        origin_in: flow(now.origin_in, then.origin_in),
+        origin_out: flow(now.origin_out, then.origin_out),
+    }
+}
+
+fn rates(traffic: Traffic, over: Duration) -> [u64; 4] {
+    let Traffic { client_in, client_out, origin_in, origin_out } = traffic;
+    let milliseconds = over.as_millis().max(1);
+    [client_in, client_out, origin_in, origin_out].map(|flow| {
+        let rate = u128::from(flow.bytes) * 8 * 1_000 / milliseconds;
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    })
+}
+
+fn texts(endpoints: &[Endpoint]) -> Vec<String> {
+    endpoints.iter().map(ToString::to_string).collect()
+}
+
+/// To the millisecond: more digits would only be noise.
+fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1_000.0
+}
+
+/// Two viewers must not shorten each other's interval until it holds a handful of datagrams.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::directory::fixtures::*;
+    use crate::shard::OriginId;
+    use crate::shard::command::{Role, State};
+    use serde_json::{Value, json, to_value};
+
+    fn view(bytes: u64, age: Duration) -> SessionView {
+        SessionView {
+            session: session(7).key,
+            state: State::Established,
+            client: "[2001:db8::1]:5000".parse().unwrap(),
+            local: None,
+            stream: stream("live/a"),
+            role: Role::Publish,
+            origin: Some(OriginId(0)),
+            age,
+            traffic: Traffic {
+                client_in: Flow { packets: bytes / 1_000, bytes },
+                ..Traffic::default()
+            },
+            srt: SrtView::default(),
+        }
+    }
+
+    fn known() -> (Directory, Instant) {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.register(now, registration("a", 1, Some(1))).unwrap();
+        directory.open(now, session(7), &request(7, "live/a", Role::Publish), OriginId(0));
+        (directory, now)
+    }
+
+    fn shown(now: Instant, view: &SessionView, directory: &mut Directory) -> Value {
+        to_value(SessionEntry::new(now, 0, view, directory)).unwrap()
+    }
+
+    #[test]
+    fn a_session_shows_what_is_known_and_nothing_else() {
+        let (mut directory, now) = known();
+        let view = view(125_000, Duration::from_secs(1));
+        let none = json!({"client_in": 0, "client_out": 0, "origin_in": 0, "origin_out": 0});
+        let with = |value: u64| {
+            let mut object = none.clone();
+            object["client_in"] = json!(value);
+            object
+        };
+        let expected = json!({
+            "id": "0-7-1", "proto": "srt", "role": "publish",
+            "stream": "__defaultVhost__/live/a", "client": "[2001:db8::1]:5000", "origin": "a",
+            "shard": 0, "state": "established", "age_seconds": 1.0, "packets": with(125),
+            "bytes": with(125_000), "bitrate_bps": with(1_000_000),
+            "srt": {"retransmits": 0, "encryption": "none"},
+        });
+        assert_eq!(shown(now, &view, &mut directory), expected);
+    }
+
+    #[test]
+    fn encryption_and_version_are_shown_as_people_write_them() {
+        let srt = |encryption_key_length, gcm| {
+            let version = Some(0x0001_0501);
+            let view = SrtView { encryption_key_length, gcm, version, ..SrtView::default() };
+            let shown = to_value(SrtEntry::new(view)).unwrap();
+            assert_eq!(shown["version"], "1.5.1");
+            shown["encryption"].clone()
+        };
+        assert_eq!(srt(0, false), "none");
+        assert_eq!(srt(16, false), "AES-128");
+        assert_eq!(srt(24, false), "AES-192");
+        assert_eq!(srt(32, true), "AES-GCM-256");
+    }
+
+    #[test]
+    fn a_bit_rate_is_measured_since_the_look_before() {
+        let (mut directory, now) = known();
+        let rate = |at, bytes, directory: &mut Directory| {
+            let view = view(bytes, Duration::from_secs(10));
+            shown(at, &view, directory)["bitrate_bps"]["client_in"].as_u64().unwrap()
+        };
+        assert_eq!(rate(now, 1_000_000, &mut directory), 800_000);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(rate(later, 1_500_000, &mut directory), 2_000_000);
+        let at_once = later + Duration::from_millis(1);
+        assert_eq!(rate(at_once, 1_500_100, &mut directory), 2_000_000);
+    }
+
+    #[test]
+    fn an_expired_origin_says_so() {
+        let (directory, now) = known();
+        let origin = directory.origins().next().unwrap();
+        let shown = |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap();
+        assert_eq!(shown(now)["state"], "up");
+        assert_eq!(shown(now)["endpoints"]["srt"], json!(["1"]));
+        assert_eq!(shown(now + TTL)["state"], "expired");
+        assert_eq!(shown(now + TTL)["last_seen_seconds"], 300.0);
+    }
+}

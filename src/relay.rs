@@ -1,0 +1,405 @@
+//! Joins shards, engine and control. What main, the demo and the tests start.
+
+mod limits;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, KeyLength, Listen};
+use crate::control::{self, ControlError, Parts, Request, ShardLink};
+use crate::engine::{
+    self, EngineError, GroupOptions, ListenerGroup, Offloads, Resolved, Settings, ShardHandle,
+    ShardSpec,
+};
+use crate::mailbox::{Post, mailbox};
+use crate::protocol::srt::CookieKey;
+use crate::protocol::stream_url::Vhosts;
+use crate::shard::ShardConfig;
+pub use limits::LimitsError;
+
+/// A running relay. Dropping it quits at once, without the grace that [`Relay::quit`] gives.
+pub struct Relay {
+    requests: Post<Request>,
+    control: Option<JoinHandle<Result<(), ControlError>>>,
+    shards: Vec<ShardHandle>,
+    threads: Vec<ShardThread>,
+    addresses: Addresses,
+    banner: Vec<String>,
+}
+
+/// One shard's thread, for those who pin or measure it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardThread {
+    /// Position.
+    pub index: u16,
+    /// The CPU it is pinned to.
+    pub cpu: Option<usize>,
+    /// Thread ID, as /proc names it.
+    pub tid: i32,
+}
+
+/// Why a relay does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Engine, sockets or threads.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The limits asked for cannot be had here.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// A TCP address is taken or not ours.
+    #[error("cannot listen on {address}: choose another address or port with {flag}")]
+    Listen {
+        /// Where to.
+        address: SocketAddr,
+        /// Whose value it is.
+        flag: &'static str,
+        /// The errno.
+        source: io::Error,
+    },
+    /// No descriptor, thread or random number is left.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The errno.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// Whether another configuration would help, rather than another machine or another day.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_configuration(),
+            Self::Limits(_) => true,
+            Self::Listen { .. } | Self::System { .. } => false,
+        }
+    }
+}
+
+/// Why a relay that ran does not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A thread panicked; its message is on stderr.
+    #[error("thread {0} panicked")]
+    Panicked(String),
+    /// A shard could not go on.
+    #[error(transparent)]
+    Engine(EngineError),
+    /// The control thread could not go on.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+/// Who listens to SIGTERM and SIGINT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// The relay: they quit it.
+    Quit,
+    /// Whoever started it inside a larger process.
+    Ignored,
+}
+
+struct Addresses {
+    srt: Option<SocketAddr>,
+    system: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+}
+
+impl Relay {
+    /// Opens all sockets and starts all threads; serves when it returns.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left open or running.
+    pub fn start(config: Config, signals: Signals) -> Result<Self, StartError> {
+        let resolved = engine::resolve(config.engine)?;
+        let offloads = Offloads::probe(config.gso, config.gro)?;
+        let cpus = limits::placement(&config)?;
+        let sessions_max = limits::sessions_max(&config, cpus.len())?;
+        let settings = Settings::default();
+        let group = ListenerGroup::open(
+            config.srt_listen,
+            GroupOptions {
+                cpus: &cpus,
+                steer: config.steer,
+                gro: offloads.gro,
+                buffer_bytes: settings.socket_buffer_bytes,
+            },
+        )?;
+        let system = listen(config.system_listen, "--system-listen")?;
+        let http = listen(config.http_listen, "--http-listen")?;
+        let addresses = Addresses {
+            srt: group.as_ref().map(|group| group.address),
+            system: local(system.as_ref())?,
+            http: local(http.as_ref())?,
+        };
+        let banner = banner(&Facts {
+            config: &config,
+            resolved: &resolved,
+            offloads,
+            settings: &settings,
+            cpus: &cpus,
+            group: group.as_ref(),
+            addresses: &addresses,
+            sessions_max,
+        });
+
+        let (events_post, events) = mailbox(EVENTS).map_err(system_error("open an eventfd"))?;
+        let (requests_post, requests) =
+            mailbox(REQUESTS).map_err(system_error("open an eventfd"))?;
+        let mut relay = Self {
+            requests: requests_post,
+            control: None,
+            shards: Vec::new(),
+            threads: Vec::new(),
+            addresses,
+            banner,
+        };
+        let shard_config = shard_config(&config, sessions_max, cpus.len())?;
+        let mut sockets = group.map(|group| group.sockets).unwrap_or_default().into_iter();
+        let mut links = Vec::new();
+        for (index, &cpu) in (0..).zip(&cpus) {
+            let (post, commands) = mailbox(COMMANDS).map_err(system_error("open an eventfd"))?;
+            let spec = ShardSpec {
+                index,
+                cpu,
+                listeners: sockets.next().into_iter().collect(),
+                config: shard_config.clone(),
+                commands,
+                events: events_post.clone(),
+                offloads,
+                settings,
+            };
+            let handle = engine::start(resolved.engine, spec)?;
+            links.push(ShardLink { post, cpu, tid: handle.tid });
+            relay.threads.push(ShardThread { index, cpu, tid: handle.tid });
+            relay.shards.push(handle);
+        }
+        relay.start_control(Parts {
+            config: Arc::new(config),
+            shards: links,
+            events,
+            system,
+            http,
+            requests,
+            handle_signals: signals == Signals::Quit,
+            engine: resolved.engine.label(),
+            sessions_max,
+        })?;
+        Ok(relay)
+    }
+
+    fn start_control(&mut self, parts: Parts) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new().name("control".to_owned());
+        let control = thread
+            .spawn(move || control::run(parts))
+            .map_err(system_error("start the control thread"))?;
+        self.control = Some(control);
+        Ok(())
+    }
+
+    /// Where SRT callers connect to, with the port that the kernel chose.
+    pub fn srt_address(&self) -> Option<SocketAddr> {
+        self.addresses.srt
+    }
+
+    /// Where the system API listens.
+    pub fn system_address(&self) -> Option<SocketAddr> {
+        self.addresses.system
+    }
+
+    /// Where the HTTP API listens.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.addresses.http
+    }
+
+    /// Its shards.
+    pub fn shards(&self) -> &[ShardThread] {
+        &self.threads
+    }
+
+    /// About ten lines for the operator: what was chosen, why, and what was granted.
+    pub fn banner(&self) -> &[String] {
+        &self.banner
+    }
+
+    /// What SIGTERM does: refuses new sessions, lets live ones run up to the grace time, says goodbye, stops.
+    pub fn quit(&self) {
+        // A full or orphaned mailbox means that it is quitting already.
+        let _ = self.requests.send(Request::Quit);
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub fn wait(mut self) -> Result<(), RunError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<(), RunError> {
+        let mut outcome = Ok(());
+        if let Some(control) = self.control.take() {
+            outcome = match control.join() {
+                Ok(result) => result.map_err(RunError::Control),
+                Err(_) => Err(RunError::Panicked("control".to_owned())),
+            };
+        }
+        for shard in self.shards.drain(..) {
+            let name = shard.join.thread().name().unwrap_or("shard").to_owned();
+            match shard.join.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => outcome = Err(RunError::Engine(error)),
+                Err(_) => outcome = Err(RunError::Panicked(name)),
+            }
+        }
+        outcome
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            let _ = self.requests.send(Request::QuitNow);
+        }
+        // Shards whose control never started end when the other end of their mailbox is gone.
+        let _ = self.join();
+    }
+}
+
+fn listen(listen: Listen, flag: &'static str) -> Result<Option<TcpListener>, StartError> {
+    let address = match listen {
+        Listen::Off => return Ok(None),
+        Listen::All(port) => engine::everywhere(port),
+        Listen::At(address) => address,
+    };
+    let listener = TcpListener::bind(address).map_err(|source| StartError::Listen {
+        address,
+        flag,
+        source,
+    })?;
+    listener.set_nonblocking(true).map_err(system_error("make a listener non-blocking"))?;
+    Ok(Some(listener))
+}
+
+fn local(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>, StartError> {
+    listener.map(TcpListener::local_addr).transpose().map_err(system_error("read an address"))
+}
+
+fn system_error(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { action, source }
+}
+
+fn shard_config(
+    config: &Config,
+    sessions_max: u32,
+    shards: usize,
+) -> Result<ShardConfig, StartError> {
+    let mut seed = [0; 8];
+    random(&mut seed)?;
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(ShardConfig {
+        limits: limits::of_shard(config, sessions_max, shards),
+        cookie_key: cookie_key(config.cluster_secret.as_ref())?,
+        hash_seed: u64::from_ne_bytes(seed),
+        started: Instant::now(),
+        started_unix_seconds: unix.as_secs(),
+        vhosts: Vhosts::new(config.vhosts.iter().cloned()),
+        default_stream: config.srt_default_stream.clone(),
+        key_length: match config.srt_key_length {
+            KeyLength::Auto => 0,
+            KeyLength::Bytes(bytes) => bytes,
+        },
+    })
+}
+
+/// The same on all relays that share the secret; else of this process alone.
+fn cookie_key(secret: Option<&SecretString>) -> Result<CookieKey, StartError> {
+    let mut key = [0; 16];
+    match secret {
+        Some(secret) => {
+            let digest = Sha256::new()
+                .chain_update(b"ringway srt cookie 1\0")
+                .chain_update(secret.expose_secret())
+                .finalize();
+            key.copy_from_slice(digest.first_chunk::<16>().unwrap_or(&[0; 16]));
+        }
+        None => random(&mut key)?,
+    }
+    Ok(CookieKey::new(key))
+}
+
+fn random(bytes: &mut [u8]) -> Result<(), StartError> {
+    match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+        Ok(length) if length == bytes.len() => Ok(()),
+        Ok(_) => Err(system_error("read random numbers")(io::ErrorKind::UnexpectedEof.into())),
+        Err(errno) => Err(system_error("read random numbers")(errno.into())),
+    }
+}
+
+/// What the banner speaks of.
+struct Facts<'a> {
+    config: &'a Config,
+    resolved: &'a Resolved,
+    offloads: Offloads,
+    settings: &'a Settings,
+    cpus: &'a [Option<usize>],
+    group: Option<&'a ListenerGroup>,
+    addresses: &'a Addresses,
+    sessions_max: u32,
+}
+
+fn banner(facts: &Facts<'_>) -> Vec<String> {
+    let Facts { config, resolved, offloads, settings, cpus, group, addresses, sessions_max } =
+        facts;
+    let on = |on: bool| if on { "on" } else { "off" };
+    let or_off = |address: Option<SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
+    let pins: Vec<String> = cpus
+        .iter()
+        .map(|cpu| cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()))
+        .collect();
+    let memory = engine::memory_per_shard(resolved.engine, *offloads, **settings) >> 20;
+    let buffers = group.map(|group| group.buffers);
+    let mut lines = vec![
+        format!("Ringway {}", env!("CARGO_PKG_VERSION")),
+        format!("engine {}: {}", resolved.engine.label(), resolved.reason),
+        format!("shards {} on CPUs {}", cpus.len(), pins.join(",")),
+        format!("offloads: GSO {}, GRO {}", on(offloads.gso), on(offloads.gro)),
+        format!("receive buffers: {memory} MiB per shard"),
+    ];
+    if let Some(granted) = buffers {
+        let asked = settings.socket_buffer_bytes >> 10;
+        lines.push(format!(
+            "socket buffers: asked {asked} KiB, granted {} KiB to receive and {} KiB to send",
+            granted.receive >> 10,
+            granted.send >> 10,
+        ));
+    }
+    lines.push(format!(
+        "limits: {sessions_max} sessions, {} per client; {} handshakes under way, {} per client",
+        config.sessions_per_source, config.pending_max, config.pending_per_source,
+    ));
+    lines.push(format!("SRT on {} (UDP)", or_off(addresses.srt)));
+    lines.push(format!(
+        "system API on {}, HTTP API on {}",
+        or_off(addresses.system),
+        or_off(addresses.http)
+    ));
+    lines
+}
+
+/// Events of all shards that control has not read yet. A full mailbox keeps them in the shards.
+const EVENTS: usize = 16_384;
+/// Commands that one shard has not read yet.
+const COMMANDS: usize = 4096;
+const REQUESTS: usize = 8;

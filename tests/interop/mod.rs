@@ -1,0 +1,8 @@
+//! The relay as users run it, between the programs that users run: ffmpeg and srt-live-transmit (libsrt).
+
+mod api;
+mod isolation;
+mod leaks;
+mod media;
+mod refusals;
+mod surroundings;
