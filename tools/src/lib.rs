@@ -1,0 +1,40 @@
+//! Clients, an origin emulator and measurements for the Ringway relay.
+//!
+//! From the inside out: [`srt`] makes packets and [`payload`] marks and judges what they carry;
+//! [`link`] is one end of a connection without I/O; [`batch`] moves datagrams, [`station`] drives
+//! many links over it and [`worker`] gives it a thread. On top of these stand [`generator`] (many
+//! callers), [`origin`] (a listener) and [`client`] (one blocking caller for tests). [`subject`] is
+//! the relay that [`demo`] shows and [`run`] measures, with [`baseline`] as the plain one to
+//! compare with.
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::expect_used,
+        reason = "a test may fail loudly"
+    )
+)]
+
+pub mod baseline;
+pub mod batch;
+pub mod client;
+pub mod clock;
+pub mod demo;
+pub mod gate;
+pub mod generator;
+pub mod http;
+pub mod link;
+pub mod measure;
+pub mod origin;
+pub mod pace;
+pub mod payload;
+pub mod registration;
+pub mod report;
+pub mod rig;
+pub mod run;
+pub mod sockets;
+pub mod srt;
+pub mod station;
+pub mod subject;
+pub mod worker;

@@ -1,0 +1,239 @@
+//! What the kernel says about CPU time, and what this machine is.
+//!
+//! `/proc/<pid>/task/<tid>/schedstat` holds nanoseconds on the CPU and nanoseconds spent waiting
+//! for it (run delay). A measurement is only worth something while the run delay is small: on a
+//! kernel that does not preempt system calls, time that another woken task takes on the same CPU is
+//! billed to the wrong one.
+
+use std::fs;
+use std::io;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// A thread of this or another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ThreadId {
+    /// Process ID.
+    pub pid: i32,
+    /// Thread ID.
+    pub tid: i32,
+}
+
+/// What a thread has used so far, or between two readings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CpuTime {
+    /// On the CPU.
+    pub cpu_ns: u64,
+    /// Runnable, but not on the CPU.
+    pub run_delay_ns: u64,
+}
+
+impl CpuTime {
+    /// Reads a thread's account.
+    ///
+    /// # Errors
+    /// The thread has ended, or the kernel keeps no `schedstat` (`CONFIG_SCHED_INFO`).
+    pub fn of(thread: ThreadId) -> io::Result<Self> {
+        let path = format!("/proc/{}/task/{}/schedstat", thread.pid, thread.tid);
+        Self::parse(&fs::read_to_string(path)?).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "schedstat does not start with two numbers")
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split_ascii_whitespace().map(str::parse);
+        let cpu_ns = numbers.next()?.ok()?;
+        let run_delay_ns = numbers.next()?.ok()?;
+        Some(Self { cpu_ns, run_delay_ns })
+    }
+
+    /// What was used since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns.saturating_sub(before.cpu_ns),
+            run_delay_ns: self.run_delay_ns.saturating_sub(before.run_delay_ns),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            run_delay_ns: self.run_delay_ns + other.run_delay_ns,
+        }
+    }
+
+    /// Run delay as a share of the CPU time.
+    #[must_use]
+    pub fn delay_share(self) -> f64 {
+        self.run_delay_ns as f64 / self.cpu_ns.max(1) as f64
+    }
+}
+
+/// The calling thread.
+#[must_use]
+pub fn this_thread() -> ThreadId {
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    ThreadId { pid, tid: rustix::thread::gettid().as_raw_nonzero().get() }
+}
+
+/// Whether the thread sleeps: everything it was given has been done. `None` when it has ended.
+#[must_use]
+pub fn is_asleep(thread: ThreadId) -> Option<bool> {
+    let stat = fs::read_to_string(format!("/proc/{}/task/{}/stat", thread.pid, thread.tid)).ok()?;
+    // The name, in parentheses, may hold anything; the state is the first field behind it.
+    let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+    Some(matches!(state, 'S' | 'D'))
+}
+
+/// The thread that does softirq work of `cpu` when there is too much of it to do inline: its time
+/// belongs to whoever sends and receives there. `None` where it cannot be seen (a container).
+#[must_use]
+pub fn ksoftirqd(cpu: usize) -> Option<ThreadId> {
+    let name = format!("ksoftirqd/{cpu}\n");
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let is_it = fs::read_to_string(entry.path().join("comm")).ok()? == name;
+        is_it.then_some(ThreadId { pid, tid: pid })
+    })
+}
+
+/// The CPUs that the calling thread may use, in order.
+#[must_use]
+pub fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(None) else {
+        return Vec::new();
+    };
+    (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// Binds the calling thread, and the threads and processes it starts later, to `cpus`.
+///
+/// # Errors
+/// None of them is there, or a cpuset forbids them.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        set.set(*cpu);
+    }
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Datagrams dropped because the receive queue of a local UDP port was full, since its sockets were
+/// opened.
+#[must_use]
+pub fn receive_drops(port: u16) -> u64 {
+    ["/proc/self/net/udp", "/proc/self/net/udp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .map(|table| drops_in(&table, port))
+        .sum()
+}
+
+fn drops_in(table: &str, port: u16) -> u64 {
+    let suffix = format!(":{port:04X}");
+    table
+        .lines()
+        .skip(1)
+        .filter(|line| {
+            line.split_ascii_whitespace().nth(1).is_some_and(|local| local.ends_with(&suffix))
+        })
+        .filter_map(|line| line.split_ascii_whitespace().next_back()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Packets that the kernel dropped between a send and a receive queue, on all CPUs since the
+/// machine started: its backlog (`net.core.netdev_max_backlog`) fills up when a busy CPU does not
+/// get to its softirq work.
+#[must_use]
+pub fn backlog_drops() -> u64 {
+    fs::read_to_string("/proc/net/softnet_stat").map_or(0, |table| backlog_drops_in(&table))
+}
+
+fn backlog_drops_in(table: &str) -> u64 {
+    let dropped = table.lines().filter_map(|line| line.split_ascii_whitespace().nth(1));
+    dropped.filter_map(|field| u64::from_str_radix(field, 16).ok()).sum()
+}
+
+/// What a figure needs beside it to mean anything.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Host {
+    /// Of the machine.
+    pub hostname: String,
+    /// Release and version.
+    pub kernel: String,
+    /// As `/proc/cpuinfo` names it.
+    pub cpu_model: String,
+    /// CPUs this process may use.
+    pub cpus: usize,
+    /// Seconds since 1970 when the measurement started.
+    pub unix_seconds: u64,
+    /// As typed.
+    pub command: String,
+}
+
+impl Host {
+    /// This one.
+    #[must_use]
+    pub fn this() -> Self {
+        let name = rustix::system::uname();
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model =
+            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            hostname: name.nodename().to_string_lossy().into_owned(),
+            kernel: format!(
+                "{} {}",
+                name.release().to_string_lossy(),
+                name.version().to_string_lossy()
+            ),
+            cpu_model: model.map_or("unknown", |(_, model)| model.trim()).to_owned(),
+            cpus: allowed_cpus().len(),
+            unix_seconds: since_epoch.as_secs(),
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedstat_gives_cpu_time_and_run_delay() {
+        assert_eq!(CpuTime::parse("12 34 5\n"), Some(CpuTime { cpu_ns: 12, run_delay_ns: 34 }));
+        assert_eq!(CpuTime::parse("12"), None);
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_thread_grows_while_it_works() {
+        let before = CpuTime::of(this_thread()).unwrap();
+        let mut after = before;
+        while after.since(before).cpu_ns == 0 {
+            after = CpuTime::of(this_thread()).unwrap();
+        }
+        assert!(after.cpu_ns > before.cpu_ns);
+    }
+
+    #[test]
+    fn a_thread_that_reads_its_own_state_is_not_asleep() {
+        assert_eq!(is_asleep(this_thread()), Some(false));
+    }
+
+    #[test]
+    fn backlog_drops_are_the_sum_of_the_second_column() {
+        assert_eq!(backlog_drops_in("000672d2 00000001 00\n00077fcf 0000000a 00\n"), 11);
+    }
+
+    #[test]
+    fn drops_are_read_from_the_line_of_the_port() {
+        let table = "  sl  local_address rem_address   st ... drops\n\
+                     0: 0100007F:1F90 00000000:0000 07 0:0 00:0 0 0 0 1 2 0 7\n\
+                     1: 0100007F:1F91 00000000:0000 07 0:0 00:0 0 0 0 1 2 0 9\n";
+        assert_eq!(drops_in(table, 0x1F90), 7);
+    }
+}
