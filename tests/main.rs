@@ -9,6 +9,7 @@
     reason = "a test may fail loudly, and documents itself by its name"
 )]
 
+mod documents;
 mod engine;
 mod fuzz_replay;
 mod interop;
