@@ -113,6 +113,16 @@ fn twenty_callers_from_one_client_address_and_port_are_twenty_sessions() {
 }
 
 #[test]
+fn an_ipv4_client_reaches_an_ipv6_origin() {
+    let origin = Origin::start_at("[::1]:0");
+    let relay = Ringway::start(&["--origin", &origin.flag("a")]);
+    let caller = Caller::connect(relay.srt, 7, "#!::r=live/cam,m=publish");
+    caller.send(1, b"over both families");
+    let mut buffer = [0; 2048];
+    assert_eq!(caller.socket.recv(&mut buffer).unwrap(), 16 + 18);
+}
+
+#[test]
 fn play_follows_publish_and_streams_are_shared_between_two_origins() {
     let (a, b) = (Origin::start(), Origin::start());
     let relay = Ringway::start(&["--origin", &a.flag("a"), "--origin", &b.flag("b")]);

@@ -83,6 +83,16 @@ fn a_wrong_passphrase_is_refused_by_the_origin_in_its_own_words() {
 }
 
 #[test]
+fn a_stream_that_the_origin_refuses_is_refused_with_the_origins_own_code() {
+    let origin = Origin::refusing(1002);
+    let mut relay = relay_with(&origin.flag("a"));
+    let (said, took) = call(&relay, "&streamid=live/cam");
+    assert_refused(&said, took, "Peer rejected connection");
+    assert!(took < Duration::from_secs(1), "took {took:?}");
+    relay.program.wait_for("code=1002");
+}
+
+#[test]
 fn a_relay_that_is_shutting_down_says_so_and_ends_with_its_last_session() {
     let origin = Origin::start();
     let mut relay = relay_with(&origin.flag("a"));

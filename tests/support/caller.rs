@@ -83,7 +83,7 @@ pub fn connect_many(relay: SocketAddr, count: u32) -> Vec<Caller> {
         .collect()
 }
 
-/// An origin that takes every caller.
+/// An origin that takes every caller, or refuses every one.
 pub struct Origin {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -95,13 +95,22 @@ impl Origin {
         Self::start_at("127.0.0.1:0")
     }
 
+    /// Refuses conclusions with this handshake type.
+    pub fn refusing(code: u32) -> Self {
+        Self::launch("127.0.0.1:0", Some(code))
+    }
+
     pub fn start_at(address: &str) -> Self {
+        Self::launch(address, None)
+    }
+
+    fn launch(address: &str, refusal: Option<u32>) -> Self {
         let socket = UdpSocket::bind(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let address = socket.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let end = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || serve(&socket, &end));
+        let thread = std::thread::spawn(move || serve(&socket, refusal, &end));
         Self { address, stop, thread: Some(thread) }
     }
 
@@ -121,7 +130,7 @@ impl Drop for Origin {
 }
 
 /// Echoes media, so that tests see both directions, and answers everything else as a listener must.
-fn serve(socket: &UdpSocket, stop: &AtomicBool) {
+fn serve(socket: &UdpSocket, refusal: Option<u32>, stop: &AtomicBool) {
     let mut callers: HashMap<SocketAddr, u32> = HashMap::new();
     let mut next = 0x2000_0000_u32;
     let mut buffer = [0; 2048];
@@ -135,6 +144,8 @@ fn serve(socket: &UdpSocket, stop: &AtomicBool) {
             callers.insert(source, asked.socket);
             if asked.kind == INDUCTION {
                 packets::induction_response(asked.socket, 0x1234_5678)
+            } else if let Some(code) = refusal {
+                packets::rejection(asked.socket, code)
             } else {
                 next += 1;
                 packets::conclusion_response(asked.socket, next, asked.cookie, 0)
