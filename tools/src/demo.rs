@@ -19,7 +19,7 @@ use crate::generator::{Generator, GeneratorSettings, Roles};
 use crate::measure::{self, CpuTime, Host, ThreadId};
 use crate::origin::{Origin, OriginSettings};
 use crate::payload::Tally;
-use crate::report::{Live, Percentiles, duration, grouped, write_json};
+use crate::report::{Percentiles, duration, grouped, write_json};
 use crate::station::{Counts, Media};
 use crate::subject::{Engine, Subject};
 use crate::worker::Worker;
@@ -274,14 +274,10 @@ impl<'a> Stage<'a> {
 
     /// Shows a line per second until the time is over; returns when that was.
     fn watch(&self, callers: &Worker, shard: ThreadId, start: Reading) -> anyhow::Result<u64> {
-        let mut live = Live::default();
-        let head =
-            "  time  sessions    in pps   out pps  lost  reord     p50       p99   CPU  ns/pkt"
-                .to_owned();
-        if !live.is_terminal() {
-            println!("{head}");
-        }
-        let mut lines = vec![head];
+        println!(
+            "{:>5} {:>8} {:>8} {:>8} {:>5} {:>5} {:>8} {:>8} {:>5} {:>7}",
+            "time", "sessions", "in pps", "out pps", "lost", "reord", "p50", "p99", "CPU", "ns/pkt"
+        );
         let mut histogram = crate::payload::nanoseconds();
         let mut last = start;
         let total = u64::try_from(self.arguments.duration.as_nanos()).unwrap_or(u64::MAX / 2);
@@ -294,8 +290,7 @@ impl<'a> Stage<'a> {
             // The same bounds, and never more than the total it is a part of.
             let _ = interval.subtract(&histogram);
             histogram = latency;
-            lines.push(line(start, last, now, &Percentiles::of(&interval)));
-            live.show(&lines);
+            println!("{}", line(start, last, now, &Percentiles::of(&interval)));
             last = now;
         }
         Ok(last.at)
@@ -388,7 +383,7 @@ fn line(start: Reading, last: Reading, now: Reading, latency: &Percentiles) -> S
     let (cpu, tally) = (now.cpu.since(last.cpu), now.tally_since(start));
     let datagrams = (now.datagrams - last.datagrams).max(1);
     format!(
-        "{:>5.0}s  {:>8}  {:>8}  {:>8}  {:>4}  {:>5}  {:>8}  {:>8}  {:>3.0}%  {:>6.0}",
+        "{:>4.0}s {:>8} {:>8} {:>8} {:>5} {:>5} {:>8} {:>8} {:>4.0}% {:>7.0}",
         (now.at - start.at) as f64 / 1e9,
         now.sessions,
         per_second(now.sent - last.sent),
@@ -419,7 +414,7 @@ fn print_summary(result: &DemoResult) {
     println!("One way        {}", result.relayed.line());
     println!("  direct       {}", result.direct.line());
     println!("  added        {}", result.added.line());
-    println!("Pacing         sent late by {}", result.lateness.line());
+    println!("Sent late      {}", result.lateness.line());
     println!(
         "Relay thread   {:.0} ns CPU per datagram, {:.1} % of a CPU, run delay {:.1} %",
         result.cpu_ns_per_datagram, result.cpu_percent, result.run_delay_percent

@@ -1,52 +1,11 @@
 //! Words and tables for people: 80 columns, with or without a terminal.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
-
-/// Lines that replace themselves on a terminal and follow each other elsewhere.
-#[derive(Debug)]
-pub struct Live {
-    is_terminal: bool,
-    lines_shown: usize,
-}
-
-impl Default for Live {
-    fn default() -> Self {
-        Self { is_terminal: io::stdout().is_terminal(), lines_shown: 0 }
-    }
-}
-
-impl Live {
-    /// Shows `lines` in place of what was shown before; without a terminal only the last of them,
-    /// as a log.
-    pub fn show(&mut self, lines: &[String]) {
-        let mut out = io::stdout().lock();
-        // Nobody is left to tell when standard output is gone.
-        let _ = if self.is_terminal {
-            let up = if self.lines_shown > 0 {
-                format!("\x1b[{}A", self.lines_shown)
-            } else {
-                String::new()
-            };
-            let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
-            write!(out, "{up}{text}")
-        } else {
-            lines.last().map_or(Ok(()), |line| writeln!(out, "{line}"))
-        };
-        let _ = out.flush();
-        self.lines_shown = lines.len();
-    }
-
-    /// Whether lines replace themselves.
-    #[must_use]
-    pub fn is_terminal(&self) -> bool {
-        self.is_terminal
-    }
-}
 
 /// `1234567` as `1,234,567`.
 #[must_use]
