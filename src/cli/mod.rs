@@ -5,6 +5,7 @@
 
 pub mod client;
 mod help;
+mod later;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -126,7 +127,9 @@ pub fn parse(
     environment: Variables,
     dotenv: impl FnOnce() -> Result<Variables, ConfigError>,
 ) -> Result<Command, UsageError> {
-    let matches = command().try_get_matches_from(arguments)?;
+    let matches = command()
+        .try_get_matches_from(arguments)
+        .map_err(|error| later::explain(error, &mut command()))?;
     let variables = Surroundings { environment, dotenv: dotenv()? };
     match matches.subcommand() {
         Some(("config", config)) => match config.subcommand() {
@@ -371,7 +374,26 @@ mod tests {
     fn an_unknown_flag_is_a_usage_error() {
         assert!(usage("--srt-lisen 1").contains("--srt-listen"));
         assert!(usage("sessions --engine mmsg").contains("--engine"));
-        assert!(usage("--webrtc-listen 1").contains("--webrtc-listen"));
+    }
+
+    #[test]
+    fn what_belongs_to_another_version_is_refused_by_its_name_and_subject() {
+        for (line, words) in [
+            ("--webrtc-listen 1", ["--webrtc-listen", "WebRTC"]),
+            ("serve --public-address 192.0.2.1", ["--public-address", "WebRTC"]),
+            ("--webrtc-idle-timeout=30s", ["--webrtc-idle-timeout", "WebRTC"]),
+            ("--redis-host redis.example", ["--redis-host", "Redis"]),
+            ("--balancer redis", ["--balancer", "Redis"]),
+            ("--tls-cert a.pem", ["--tls-cert", "TLS"]),
+            ("--batch-wait off", ["--batch-wait", "gather"]),
+            ("doctor", ["doctor", "not in this version"]),
+            ("drain --min-sessions 3", ["drain", "not in this version"]),
+            ("explain live/a", ["explain", "not in this version"]),
+        ] {
+            let said = usage(line);
+            assert!(words.iter().all(|word| said.contains(word)), "{line}: {said}");
+            assert!(!said.contains("similar"), "{line}: {said}");
+        }
     }
 
     #[test]

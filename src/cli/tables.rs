@@ -204,8 +204,8 @@ fn shown(item: &Value, pointer: &str, unit: fn(f64) -> String) -> String {
 /// there.
 fn media_bitrate(session: &Value) -> &'static str {
     match session.pointer("/role").and_then(Value::as_str) {
-        Some("play") => "/bitrate_bps/client_out",
-        Some(_) | None => "/bitrate_bps/client_in",
+        Some("play") => "/bitrate/client_out",
+        Some(_) | None => "/bitrate/client_in",
     }
 }
 
@@ -215,7 +215,7 @@ fn flow(session: &Value, direction: &str) -> String {
     let parts = [
         at("packets", |packets| format!("{packets} packets")),
         at("bytes", |bytes| scaled(bytes, &["B", "kB", "MB", "GB", "TB", "PB"])),
-        at("bitrate_bps", bitrate),
+        at("bitrate", bitrate),
     ];
     let known: Vec<String> = parts.into_iter().filter(|part| part != ABSENT).collect();
     if known.is_empty() { ABSENT.to_owned() } else { known.join(", ") }
@@ -289,13 +289,13 @@ mod tests {
                 "state": "established", "age_seconds": 725.4,
                 "packets": {"client_in": 1234},
                 "bytes": {"client_in": 1_600_000},
-                "bitrate_bps": {"client_in": 4_212_345, "client_out": 1},
+                "bitrate": {"client_in": 4_212_345, "client_out": 1},
                 "srt": {"rtt_us": 21_400, "loss_client_to_relay": 0.018, "latency_ms": 120},
             },
             {
                 "id": "1-3-1", "role": "play", "stream": "__defaultVhost__/live/b",
                 "client": "[2001:db8::1234:5678:9abc:def0]:50412", "origin": "b",
-                "state": "picking", "age_seconds": 3, "bitrate_bps": {"client_out": 950},
+                "state": "picking", "age_seconds": 3, "bitrate": {"client_out": 950},
             },
         ]})
     }

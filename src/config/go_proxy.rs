@@ -5,7 +5,7 @@
 //! variables can describe, and what this version does not do, which is accepted and said.
 
 use super::sources::{ConfigError, Place, Resolved, Variables};
-use super::values::{self, BadValue};
+use super::values;
 use super::{Listen, Notice, StaticOrigin};
 
 /// One variable of the Go proxy.
@@ -26,8 +26,6 @@ pub enum Fate {
     Setting(&'static str),
     /// It describes the default origin.
     DefaultOrigin,
-    /// `memory` is what there is.
-    Balancer,
     /// It is accepted, named in a warning and otherwise without effect.
     NotRelayed,
 }
@@ -62,7 +60,7 @@ pub static GO_VARIABLES: &[GoVariable] = &[
     },
     GoVariable {
         name: "PROXY_LOAD_BALANCER_TYPE",
-        fate: Fate::Balancer,
+        fate: Fate::Setting("balancer"),
         note: "`memory`. `redis` is a configuration error in this version; so is any other word.",
     },
     GoVariable {
@@ -146,7 +144,6 @@ pub static GO_VARIABLES: &[GoVariable] = &[
 
 /// Does what the variables ask for that are no settings, and says what is not done.
 pub(super) fn apply(variables: &Variables, resolved: &mut Resolved) -> Result<(), ConfigError> {
-    check_balancer(variables)?;
     if let Some(origin) = default_origin(variables)? {
         if resolved.config.origins.iter().any(|other| other.name == origin.name) {
             return Err(ConfigError::Contradiction(format!(
@@ -172,18 +169,6 @@ pub(super) fn apply(variables: &Variables, resolved: &mut Resolved) -> Result<()
     }
     resolved.notices.extend(system_api_notice(variables, resolved));
     Ok(())
-}
-
-fn check_balancer(variables: &Variables) -> Result<(), ConfigError> {
-    let name = "PROXY_LOAD_BALANCER_TYPE";
-    let problem = match variables.get(name).map(String::as_str) {
-        None | Some("memory") => return Ok(()),
-        Some("redis") => "asks for Redis, which is not in this version",
-        Some(_) => "is no load balancer",
-    };
-    let text = variables.get(name).map_or("", String::as_str);
-    let bad = BadValue::new(text, problem, "memory, or unset the variable");
-    Err(ConfigError::Value { place: name.to_owned(), bad })
 }
 
 /// The origin that `PROXY_DEFAULT_BACKEND_*` describes, with the Go proxy's defaults.
@@ -272,7 +257,6 @@ mod tests {
             let flag = match variable.fate {
                 Fate::Setting(flag) => format!("`--{flag}`"),
                 Fate::DefaultOrigin => "none; the same as an `--origin`".to_owned(),
-                Fate::Balancer => "none".to_owned(),
                 Fate::NotRelayed => "none; named in a warning".to_owned(),
             };
             table.push_str(&format!("| `{}` | {flag} | {} |\n", variable.name, variable.note));
@@ -375,7 +359,7 @@ mod tests {
     fn other_balancers_are_configuration_errors() {
         for (text, message) in [
             ("redis", "\"redis\" asks for Redis, which is not in this version; write memory"),
-            ("consul", "\"consul\" is no load balancer; write memory"),
+            ("consul", "\"consul\" is not one of the words this takes; write memory"),
         ] {
             let error = with(&[("PROXY_LOAD_BALANCER_TYPE", text)]).unwrap_err().to_string();
             assert!(error.starts_with(&format!("PROXY_LOAD_BALANCER_TYPE: {message}")), "{error}");

@@ -35,6 +35,8 @@ pub struct Config {
     pub origins: Vec<StaticOrigin>,
     /// `--origin-ttl`
     pub origin_ttl: Duration,
+    /// `--balancer`
+    pub balancer: BalancerChoice,
     /// `--engine`
     pub engine: EngineChoice,
     /// `--cpus`; `None`: every CPU this process may use
@@ -135,6 +137,13 @@ pub struct StaticOrigin {
     pub api: Option<u16>,
 }
 
+/// `--balancer`: how an origin is chosen for a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BalancerChoice {
+    /// By what this relay alone knows.
+    Memory,
+}
+
 /// What the user may write for `--engine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
@@ -201,6 +210,7 @@ impl Default for Config {
             system_listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 12025))),
             origins: Vec::new(),
             origin_ttl: Duration::from_secs(300),
+            balancer: BalancerChoice::Memory,
             engine: EngineChoice::Auto,
             cpus: None,
             shards: None,

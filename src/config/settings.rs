@@ -9,7 +9,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::values::{self, BadValue, MASK};
-use super::{Config, EngineChoice, KeyLength, LogFormat, Offload, Steer};
+use super::{BalancerChoice, Config, EngineChoice, KeyLength, LogFormat, Offload, Steer};
 
 /// One thing that can be set: its names, its texts, and how it gets into and out of a [`Config`].
 #[derive(Debug)]
@@ -213,6 +213,16 @@ pub static SETTINGS: &[Setting] = &[
                streams.",
         read: |config, text| set(&mut config.origin_ttl, values::duration(text, MILLISECOND, YEAR)),
         show: |config| Some(values::show_duration(config.origin_ttl)),
+        ..PLAIN
+    },
+    Setting {
+        name: "balancer",
+        variable: "PROXY_LOAD_BALANCER_TYPE",
+        value: "KIND",
+        group: Group::Origins,
+        help: "How an origin is chosen for a stream: memory (by what this relay alone knows).",
+        read: |config, text| set(&mut config.balancer, balancer(text)),
+        show: |config| Some(values::show_word(config.balancer, BALANCERS)),
         ..PLAIN
     },
     Setting {
@@ -512,6 +522,14 @@ fn mask(secret: Option<&SecretString>) -> Option<String> {
     secret.map(|_| MASK.to_owned())
 }
 
+fn balancer(text: &str) -> Result<BalancerChoice, BadValue> {
+    if text == "redis" {
+        let problem = "asks for Redis, which is not in this version";
+        return Err(BadValue::new(text, problem, "memory, or leave it out"));
+    }
+    values::word(text, BALANCERS)
+}
+
 fn engine(text: &str) -> Result<EngineChoice, BadValue> {
     if text == "tokio-uring" {
         let problem = "is an engine that this version does not have";
@@ -531,6 +549,8 @@ fn log_filter(text: &str) -> Result<String, BadValue> {
     }
     Ok(text.to_owned())
 }
+
+const BALANCERS: &[(&str, BalancerChoice)] = &[("memory", BalancerChoice::Memory)];
 
 const ENGINES: &[(&str, EngineChoice)] =
     &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("mmsg", EngineChoice::Mmsg)];
@@ -618,6 +638,7 @@ mod tests {
             ("system-listen", "3"),
             ("origin", "name=a,ip=10.0.0.5,srt=10080"),
             ("origin-ttl", "31s"),
+            ("balancer", "memory"),
             ("allow-origins", "10.0.0.0/8"),
             ("register-token", "***"),
             ("srt-default-stream", "a/b"),

@@ -358,6 +358,13 @@ async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Problem> {
         Readiness::Ready { origins_up } => {
             Ok(Json(json!({ "status": "ready", "origins_up": origins_up })))
         }
+        // New streams are still tried with them, and whoever sends clients here knows no better
+        // place.
+        Readiness::Degraded { origins_failing } => Ok(Json(json!({
+            "status": "degraded",
+            "origins_up": 0,
+            "detail": format!("none of {origins_failing} live origins answers SRT handshakes"),
+        }))),
         Readiness::Draining => {
             Err(Problem::unavailable("draining: the relay is quitting and takes no new sessions"))
         }

@@ -45,6 +45,8 @@ pub(super) struct Page {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
     Ready { origins_up: usize },
+    /// Origins live and none answers handshakes.
+    Degraded { origins_failing: usize },
     Draining,
     NoOrigin,
 }

@@ -4,12 +4,13 @@
 //! A mapping holds an origin's number and never a copy of the origin, so that an origin that comes
 //! back with a new process keeps its streams. No I/O here; the clock is an argument.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::health::Health;
 use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen};
 use super::registration::{Endpoint, Endpoints, Registration};
 use crate::config::StaticOrigin;
@@ -25,6 +26,8 @@ pub struct Directory {
     next_origin: u32,
     origin_ttl: Duration,
     streams: HashMap<Rc<StreamKey>, Stream>,
+    /// The streams with a session: few, where `streams` may be a million.
+    in_use: HashSet<Rc<StreamKey>>,
     /// The streams without a session, by when they are forgotten.
     idle: BTreeSet<(Instant, Rc<StreamKey>)>,
     streams_max: usize,
@@ -41,6 +44,7 @@ impl Directory {
             next_origin: 0,
             origin_ttl,
             streams: HashMap::new(),
+            in_use: HashSet::new(),
             idle: BTreeSet::new(),
             streams_max: STREAMS_MAX,
             sessions: HashMap::new(),
@@ -115,7 +119,11 @@ impl Directory {
         *older = seen;
         origin.is_expired = false;
         if change != Change::Heartbeat {
-            self.probes.insert((now, id));
+            // What is known of the process before says nothing of this one.
+            origin.health = Health::default();
+        }
+        if change != Change::Heartbeat || origin.key_length.is_none() {
+            self.probe_at(now, id);
         }
         change
     }
@@ -149,9 +157,10 @@ impl Directory {
             is_expired: false,
             sessions: 0,
             key_length: None,
+            health: Health::default(),
         };
         self.origins.insert(id, origin);
-        self.probes.insert((now, id));
+        self.probe_at(now, id);
         id
     }
 
@@ -170,6 +179,11 @@ impl Directory {
         origin.is_alive(now, self.origin_ttl)
     }
 
+    /// Whether new streams do go to `origin`: it lives, and the last who tried it were answered.
+    pub fn is_healthy(&self, origin: &Origin, now: Instant) -> bool {
+        self.is_alive(origin, now) && !origin.is_failing(now)
+    }
+
     /// At most `limit` live origins that are to be asked for their key length now. Each is given
     /// out once until [`Self::probed`]; an expired one not before it returns.
     pub fn take_due_probes(&mut self, now: Instant, limit: usize) -> Vec<(OriginId, SocketAddr)> {
@@ -182,18 +196,31 @@ impl Directory {
         due
     }
 
-    /// Notes the key length, in bytes, that the origin answered; without an answer it is asked
-    /// again later.
+    /// Notes the key length, in bytes, that the origin answered. It is asked again later, answer
+    /// or none: a configured origin does not tell when it has been restarted with another.
     pub fn probed(&mut self, now: Instant, id: OriginId, answer: Option<u8>) {
         let Some(origin) = self.origins.get_mut(&id) else {
             return;
         };
-        match answer {
-            Some(bytes) => origin.key_length = Some(bytes),
-            None => {
-                self.probes.insert((now + PROBE_INTERVAL, id));
-            }
-        }
+        origin.key_length = answer.or(origin.key_length);
+        self.probe_at(now + PROBE_INTERVAL, id);
+    }
+
+    /// An origin has one turn, whoever wants it asked.
+    fn probe_at(&mut self, at: Instant, id: OriginId) {
+        self.probes.retain(|(_, other)| *other != id);
+        self.probes.insert((at, id));
+    }
+
+    /// Notes that a session found nobody at the origin. Returns for how long new streams avoid it,
+    /// where that is news.
+    pub fn origin_failed(&mut self, now: Instant, id: OriginId) -> Option<Duration> {
+        self.origins.get_mut(&id)?.health.failed(now)
+    }
+
+    /// Notes that the origin took a session. Returns whether it had failed before.
+    pub fn origin_succeeded(&mut self, id: OriginId) -> bool {
+        self.origins.get_mut(&id).is_some_and(|origin| origin.health.succeeded())
     }
 
     /// Forgets origins without a heartbeat and streams without a session whose time has come.
@@ -224,9 +251,17 @@ impl Directory {
         self.streams.get(key)
     }
 
-    /// All streams that are mapped, in no order.
+    /// All streams that are mapped: those in use in no order, then the others, the one that is
+    /// forgotten last first. What is not taken costs nothing.
     pub fn streams(&self) -> impl Iterator<Item = (&StreamKey, &Stream)> {
-        self.streams.iter().map(|(key, stream)| (&**key, stream))
+        let idle = self.idle.iter().rev().map(|(_, key)| key);
+        let keys = self.in_use.iter().chain(idle);
+        keys.filter_map(|key| Some((&**key, self.streams.get(key)?)))
+    }
+
+    /// How many streams are mapped.
+    pub fn streams_count(&self) -> usize {
+        self.streams.len()
     }
 
     /// Notes a session with `origin`, and the origin as the one of its stream.
@@ -254,8 +289,9 @@ impl Directory {
         let stream =
             self.streams.entry(Rc::clone(&key)).or_insert_with(|| Stream::new(origin, now));
         if let Some(due) = stream.forget_at.take() {
-            self.idle.remove(&(due, key));
+            self.idle.remove(&(due, Rc::clone(&key)));
         }
+        self.in_use.insert(key);
         stream.origin = origin;
         stream.last_used = now;
         match request.role {
@@ -268,10 +304,21 @@ impl Directory {
     }
 
     /// Notes that the client has been told; `None` when the session is unknown or this was known.
+    ///
+    /// Attempts of one stream may be under way with two origins, when the first of them began to
+    /// fail in between. The stream is where the first of them succeeds.
     pub fn established(&mut self, id: SessionRef) -> Option<&Session> {
         let session = self.sessions.get_mut(&id)?;
-        let was_established = std::mem::replace(&mut session.is_established, true);
-        (!was_established).then_some(&*session)
+        if std::mem::replace(&mut session.is_established, true) {
+            return None;
+        }
+        if let Some(stream) = self.streams.get_mut(&session.stream) {
+            if stream.established == 0 {
+                stream.origin = session.origin;
+            }
+            stream.established += 1;
+        }
+        Some(session)
     }
 
     /// Forgets a session and gives it back. Does nothing the second time.
@@ -285,8 +332,12 @@ impl Directory {
                 Role::Publish => stream.publishers = stream.publishers.saturating_sub(1),
                 Role::Play => stream.players = stream.players.saturating_sub(1),
             }
+            if session.is_established {
+                stream.established = stream.established.saturating_sub(1);
+            }
             stream.last_used = now;
             if stream.is_idle() {
+                self.in_use.remove(&session.stream);
                 let due = now + stream.idle_ttl();
                 stream.forget_at = Some(due);
                 self.idle.insert((due, Rc::clone(&session.stream)));
@@ -323,6 +374,8 @@ pub struct Stream {
     origin: OriginId,
     publishers: u32,
     players: u32,
+    /// Of both, those that media may flow in.
+    established: u32,
     last_used: Instant,
     was_published: bool,
     /// Set while no session is left: its key in the queue of idle streams.
@@ -335,6 +388,7 @@ impl Stream {
             origin,
             publishers: 0,
             players: 0,
+            established: 0,
             last_used: now,
             was_published: false,
             forget_at: None,
@@ -359,6 +413,11 @@ impl Stream {
     /// When a session of it began or ended last.
     pub fn last_used(&self) -> Instant {
         self.last_used
+    }
+
+    /// Whether media may flow in any session of it.
+    pub fn is_established(&self) -> bool {
+        self.established > 0
     }
 
     /// Whether no session of it is left.
@@ -438,7 +497,7 @@ const STREAMS_MAX: usize = 1_000_000;
 const PUBLISHED_IDLE_TTL: Duration = Duration::from_secs(600);
 /// The same for a stream that only players have asked for.
 const PLAYED_IDLE_TTL: Duration = Duration::from_secs(30);
-/// Until an origin that has not answered is asked for its key length again.
+/// Until an origin is asked for its key length again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// Streams forgotten by one call, which keeps it under a few milliseconds.
 const EXPIRIES_MAX: usize = 10_000;
@@ -604,13 +663,51 @@ mod tests {
         directory.probed(now, id, None);
         assert_eq!(due(&mut directory, now + PROBE_INTERVAL - SECOND), 0);
         assert_eq!(due(&mut directory, now + PROBE_INTERVAL), 1);
+        directory.register(now, registration("a", 1, Some(1))).unwrap();
+        assert_eq!(due(&mut directory, now), 1, "a heartbeat while it is unknown");
         directory.probed(now, id, Some(16));
-        assert_eq!(due(&mut directory, now + 2 * PROBE_INTERVAL), 0);
+        directory.register(now, registration("a", 1, Some(1))).unwrap();
+        assert_eq!(due(&mut directory, now), 0, "a heartbeat while it is known");
         let mut restarted = registration("a", 1, Some(1));
         restarted.pid = "2".to_owned();
         directory.register(now, restarted).unwrap();
         assert_eq!(due(&mut directory, now), 1);
         assert_eq!(directory.origin(id).unwrap().key_length(), Some(16));
+    }
+
+    #[test]
+    fn an_origin_that_changes_its_key_length_is_believed_and_one_that_falls_silent_keeps_it() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let (id, _) = directory.register(now, registration("a", 1, Some(1))).unwrap();
+        for (answer, known) in [(Some(16), 16), (None, 16), (Some(32), 32)] {
+            assert_eq!(directory.take_due_probes(now + PROBE_INTERVAL, 9).len(), 1);
+            directory.probed(now, id, answer);
+            assert_eq!(directory.origin(id).unwrap().key_length(), Some(known));
+        }
+    }
+
+    #[test]
+    fn a_stream_is_where_its_first_attempt_succeeds() {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), OriginId(0));
+        directory.open(now, session(2), &request(2, "live/a", Role::Play), OriginId(1));
+        directory.established(session(1));
+        directory.established(session(2));
+        assert_eq!(directory.stream(&stream("live/a")).unwrap().origin(), OriginId(0));
+    }
+
+    #[test]
+    fn streams_in_use_come_first_and_then_those_used_last() {
+        let (mut directory, now) = (directory(), Instant::now());
+        for (n, path) in [(1, "live/a"), (2, "live/b"), (3, "live/c")] {
+            let at = now + n * SECOND;
+            directory.open(at, session(n), &request(n, path, Role::Publish), OriginId(0));
+        }
+        directory.close(now + 4 * SECOND, session(1));
+        directory.close(now + 5 * SECOND, session(3));
+        let order: Vec<_> = directory.streams().map(|(key, _)| key.clone()).collect();
+        assert_eq!(order, ["live/b", "live/c", "live/a"].map(stream));
+        assert_eq!(directory.streams_count(), 3);
     }
 
     #[test]

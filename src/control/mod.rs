@@ -10,6 +10,7 @@ mod admission;
 mod ask;
 pub mod balancer;
 pub mod directory;
+mod health;
 mod http;
 mod key_length;
 pub mod origin;

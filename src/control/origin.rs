@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::health::Health;
 use super::registration::Endpoints;
 use crate::shard::OriginId;
 
@@ -18,6 +19,7 @@ pub struct Origin {
     pub(super) is_expired: bool,
     pub(super) sessions: u32,
     pub(super) key_length: Option<u8>,
+    pub(super) health: Health,
 }
 
 impl Origin {
@@ -60,6 +62,12 @@ impl Origin {
             Lifetime::Static => true,
             Lifetime::Registered(seen) => now < seen.last + ttl,
         }
+    }
+
+    /// Whether sessions that were tried with it found nobody there, and new streams go elsewhere
+    /// for a while.
+    pub fn is_failing(&self, now: Instant) -> bool {
+        self.health.is_failing(now)
     }
 
     /// Sessions with it, handshakes under way included.

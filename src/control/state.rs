@@ -18,7 +18,7 @@ use super::quit::{Quit, Step};
 use super::registration::Registration;
 use super::shards::Shards;
 use super::view::{OriginEntry, SessionEntry, StreamEntry};
-use crate::config::{Config, KeyLength};
+use crate::config::{BalancerChoice, Config, KeyLength};
 use crate::protocol::srt::Rejection;
 use crate::shard::OriginId;
 use crate::shard::command::{
@@ -60,7 +60,9 @@ impl State {
     ) -> Self {
         Self {
             directory: Directory::new(now, &config.origins, config.origin_ttl),
-            balancer: Balancer::Memory,
+            balancer: match config.balancer {
+                BalancerChoice::Memory => Balancer::Memory,
+            },
             admission: Admission::new(Limits {
                 sessions_max,
                 sessions_per_source: config.sessions_per_source,
@@ -147,6 +149,9 @@ impl State {
         let origin = session.origin;
         self.admission.established(client.ip());
         self.setup.observe(setup);
+        if self.directory.origin_succeeded(origin) {
+            tracing::info!(origin = self.origin_name(origin), "origin answers again");
+        }
         let origin = self.origin_name(origin);
         let setup_ms = millis(setup);
         tracing::info!(session = %id, role, %stream, %client, origin, setup_ms, "session started");
@@ -165,6 +170,9 @@ impl State {
         };
         let (client, stream, role) = (session.client, &session.stream, session.role.label());
         self.admission.ended(client.ip(), session.is_established);
+        if reason == EndReason::Refused(Rejection::BadGateway) {
+            self.origin_failed(now, session.origin);
+        }
         let code = match reason {
             EndReason::RefusedByOrigin(wire) => Some(wire),
             EndReason::Refused(rejection) => Some(rejection.wire()),
@@ -198,6 +206,18 @@ impl State {
                 "session not established"
             );
         }
+    }
+
+    /// A session found nobody at its origin.
+    fn origin_failed(&mut self, now: Instant, origin: OriginId) {
+        let Some(avoided) = self.directory.origin_failed(now, origin) else {
+            return;
+        };
+        tracing::warn!(
+            origin = self.origin_name(origin),
+            seconds = avoided.as_secs(),
+            "origin failing: it does not answer handshakes, and new streams avoid it"
+        );
     }
 
     fn show_sessions(
@@ -272,11 +292,9 @@ impl State {
     }
 
     fn streams(&self, now: Instant, limit: usize) -> (Vec<StreamEntry>, usize) {
-        let in_use = self.directory.streams().filter(|(_, stream)| !stream.is_idle());
-        let idle = self.directory.streams().filter(|(_, stream)| stream.is_idle());
         let entry = |(key, stream)| StreamEntry::new(now, key, stream, &self.directory);
-        let streams = in_use.chain(idle).take(limit).map(entry).collect();
-        (streams, self.directory.streams().count())
+        let streams = self.directory.streams().take(limit).map(entry).collect();
+        (streams, self.directory.streams_count())
     }
 
     fn close(&mut self, session: SessionRef) -> bool {
@@ -298,7 +316,7 @@ impl State {
         let origins = self
             .directory
             .origins()
-            .map(|origin| (origin.name().to_owned(), self.directory.is_alive(origin, now)));
+            .map(|origin| (origin.name().to_owned(), self.directory.is_healthy(origin, now)));
         Snapshot {
             shards: shards.collect(),
             origins: origins.collect(),
@@ -309,11 +327,15 @@ impl State {
     }
 
     fn readiness(&self, now: Instant) -> Readiness {
-        let is_up = |origin: &_| self.directory.is_alive(origin, now);
-        match self.directory.origins().filter(|origin| is_up(origin)).count() {
+        let live =
+            self.directory.origins().filter(|origin| self.directory.is_alive(origin, now)).count();
+        let up =
+            self.directory.origins().filter(|origin| self.directory.is_healthy(origin, now)).count();
+        match (live, up) {
             _ if self.quit.is_draining() => Readiness::Draining,
-            0 => Readiness::NoOrigin,
-            origins_up => Readiness::Ready { origins_up },
+            (0, _) => Readiness::NoOrigin,
+            (origins_failing, 0) => Readiness::Degraded { origins_failing },
+            (_, origins_up) => Readiness::Ready { origins_up },
         }
     }
 
@@ -653,6 +675,37 @@ mod tests {
         assert_eq!((streams.len(), total), (1, 3));
         let shown = serde_json::to_value(&streams[0]).unwrap();
         assert_eq!(shown["stream"], stream("live/b").as_str());
+    }
+
+    #[test]
+    fn a_session_that_finds_nobody_at_its_origin_sends_the_next_one_elsewhere() {
+        let mut relay = Relay::with_origin();
+        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
+        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
+        relay.ended(0, 1, EndReason::Refused(Rejection::BadGateway));
+        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
+        assert_ne!(first, second);
+        let up: Vec<_> = relay.state.snapshot(relay.now, relay.now).origins;
+        assert_eq!(up.iter().filter(|(_, is_up)| *is_up).count(), 1);
+    }
+
+    #[test]
+    fn what_an_origin_refuses_is_nothing_against_it() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        relay.ended(0, 1, EndReason::RefusedByOrigin(1010));
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
+    }
+
+    #[test]
+    fn a_relay_whose_origins_all_fail_is_degraded_until_one_answers() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        relay.ended(0, 1, EndReason::Refused(Rejection::BadGateway));
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Degraded { origins_failing: 1 });
+        assert_opened(&relay.pick(0, 2));
+        relay.established(0, 2);
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
     }
 
     #[test]

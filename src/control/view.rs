@@ -27,7 +27,7 @@ pub(super) struct SessionEntry {
     bytes: PerFlow,
     /// Since the look before this one when that was at least a second ago, otherwise what that look
     /// showed. The first look shows the mean over the session's life.
-    bitrate_bps: PerFlow,
+    bitrate: PerFlow,
     srt: SrtEntry,
 }
 
@@ -59,7 +59,7 @@ impl SessionEntry {
             age_seconds: seconds(view.age),
             packets: PerFlow::of(view.traffic, |flow| flow.packets),
             bytes: PerFlow::of(view.traffic, |flow| flow.bytes),
-            bitrate_bps: PerFlow { client_in, client_out, origin_in, origin_out },
+            bitrate: PerFlow { client_in, client_out, origin_in, origin_out },
             srt: SrtEntry::new(view.srt),
         }
     }
@@ -173,7 +173,13 @@ impl OriginEntry {
                 srt: texts(&endpoints.srt),
                 rtc: texts(&endpoints.rtc),
             },
-            state: if directory.is_alive(origin, now) { "up" } else { "expired" },
+            state: if !directory.is_alive(origin, now) {
+                "expired"
+            } else if origin.is_failing(now) {
+                "failing"
+            } else {
+                "up"
+            },
             is_static: seen.is_none(),
             last_seen_seconds: seen.map(|seen| seconds(now.duration_since(seen.last))),
             sessions: origin.sessions(),
@@ -316,7 +322,7 @@ mod tests {
             "id": "0-7-1", "proto": "srt", "role": "publish",
             "stream": "__defaultVhost__/live/a", "client": "[2001:db8::1]:5000", "origin": "a",
             "shard": 0, "state": "established", "age_seconds": 1.0, "packets": with(125),
-            "bytes": with(125_000), "bitrate_bps": with(1_000_000),
+            "bytes": with(125_000), "bitrate": with(1_000_000),
             "srt": {"retransmits": 0, "encryption": "none"},
         });
         assert_eq!(shown(now, &view, &mut directory), expected);
@@ -342,13 +348,24 @@ mod tests {
         let (mut directory, now) = known();
         let rate = |at, bytes, directory: &mut Directory| {
             let view = view(bytes, Duration::from_secs(10));
-            shown(at, &view, directory)["bitrate_bps"]["client_in"].as_u64().unwrap()
+            shown(at, &view, directory)["bitrate"]["client_in"].as_u64().unwrap()
         };
         assert_eq!(rate(now, 1_000_000, &mut directory), 800_000);
         let later = now + Duration::from_secs(2);
         assert_eq!(rate(later, 1_500_000, &mut directory), 2_000_000);
         let at_once = later + Duration::from_millis(1);
         assert_eq!(rate(at_once, 1_500_100, &mut directory), 2_000_000);
+    }
+
+    #[test]
+    fn an_origin_that_nobody_reaches_says_so_while_it_is_avoided() {
+        let (mut directory, now) = known();
+        directory.origin_failed(now, OriginId(0));
+        let origin = directory.origins().next().unwrap();
+        let state = |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap()["state"].clone();
+        assert_eq!(state(now), "failing");
+        assert_eq!(state(now + Duration::from_secs(5)), "up");
+        assert_eq!(state(now + TTL), "expired");
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! stream is with it. Members of a bonding group name one stream, and a stream changes its origin
 //! only when no session of it is left, so they meet in one origin for the life of any of them
 //! without a table of their own.
+//!
+//! An origin that answers no handshakes is no reason to lose a stream while another answers:
+//! unless media flows in a session of it, the stream moves. Where none answers, all are tried.
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
@@ -16,30 +19,60 @@ use crate::control::directory::Directory;
 use crate::control::origin::Origin;
 use crate::protocol::stream_url::StreamKey;
 
-/// The origin that the stream has, else the one with the fewest sessions.
+/// The origin that the stream has, else the one with the fewest sessions; of those that do not
+/// answer only if there are no others.
 pub(super) fn pick(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
-    kept(directory, now, stream).or_else(|| least_loaded(directory, now, stream))
+    let is_healthy = |origin: &Origin| directory.is_healthy(origin, now);
+    let is_alive = |origin: &Origin| directory.is_alive(origin, now);
+    let kept = kept(directory, now, stream);
+    kept.filter(|(_, hold)| *hold == Hold::Firm)
+        .map(|(origin, _)| origin)
+        .or_else(|| least_loaded(directory, stream, is_healthy))
+        .or_else(|| kept.map(|(origin, _)| origin))
+        .or_else(|| least_loaded(directory, stream, is_alive))
+        .and_then(picked)
 }
 
-fn kept(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+/// How a stream holds on to its origin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Firm,
+    /// Unless another origin answers.
+    Loose,
+}
+
+fn kept<'a>(
+    directory: &'a Directory,
+    now: Instant,
+    stream: &StreamKey,
+) -> Option<(&'a Origin, Hold)> {
     let stream = directory.stream(stream)?;
     let origin = directory.origin(stream.origin())?;
-    if stream.is_idle() && !directory.is_alive(origin, now) {
-        return None;
+    let is_alive = directory.is_alive(origin, now);
+    if stream.is_established() {
+        Some((origin, Hold::Firm))
+    } else if stream.is_idle() && !is_alive {
+        None
+    } else if origin.is_failing(now) {
+        // Callers that try again and again must not bind each other to it.
+        Some((origin, Hold::Loose))
+    } else {
+        Some((origin, Hold::Firm))
     }
-    picked(origin)
 }
 
 /// Equal loads are decided by the highest random weight of (stream, origin): relays that see the
 /// same origins choose the same one, and an origin that joins or leaves moves no stream but its
 /// own.
-fn least_loaded(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+fn least_loaded<'a>(
+    directory: &'a Directory,
+    stream: &StreamKey,
+    is_eligible: impl Fn(&Origin) -> bool,
+) -> Option<&'a Origin> {
     directory
         .origins()
-        .filter(|origin| directory.is_alive(origin, now))
-        .filter(|origin| origin.srt_address().is_some())
+        .filter(|origin| is_eligible(origin) && origin.srt_address().is_some())
         .min_by_key(|origin| (origin.sessions(), Reverse(weight(stream, origin))))
-        .and_then(picked)
 }
 
 fn picked(origin: &Origin) -> Option<Pick> {
@@ -162,6 +195,75 @@ mod tests {
         directory.open(later, session(2), &bonded_request(2, "live/a", 77), member);
         directory.close(later, session(1));
         assert_eq!(choose(&directory, later, "live/a"), Some(first));
+    }
+
+    /// Two origins, the first of which has just failed.
+    fn one_failing(now: Instant) -> (Directory, OriginId, OriginId) {
+        let mut directory = directory();
+        let failing = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        let other = directory.register(now, registration("b", 2, Some(10080))).unwrap().0;
+        directory.origin_failed(now, failing);
+        (directory, failing, other)
+    }
+
+    #[test]
+    fn new_streams_avoid_an_origin_that_fails() {
+        let now = Instant::now();
+        let (directory, _, other) = one_failing(now);
+        for n in 0..50 {
+            assert_eq!(choose(&directory, now, &format!("live/{n}")), Some(other));
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_origin_fails_moves_although_others_are_still_trying_it() {
+        let now = Instant::now();
+        let (mut directory, failing, other) = one_failing(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
+        directory.open(now, session(2), &request(2, "live/a", Role::Play), failing);
+        directory.close(now, session(1));
+        assert_eq!(choose(&directory, now, "live/a"), Some(other));
+    }
+
+    #[test]
+    fn a_stream_with_a_live_session_stays_on_an_origin_that_fails() {
+        let now = Instant::now();
+        let (mut directory, failing, _) = one_failing(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
+        directory.established(session(1));
+        directory.origin_failed(now, failing);
+        assert_eq!(choose(&directory, now, "live/a"), Some(failing));
+    }
+
+    #[test]
+    fn where_every_origin_fails_streams_keep_theirs_and_new_ones_are_spread() {
+        let now = Instant::now();
+        let (mut directory, failing, other) = one_failing(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
+        directory.close(now, session(1));
+        directory.origin_failed(now, other);
+        assert_eq!(choose(&directory, now, "live/a"), Some(failing));
+        assert!(choose(&directory, now, "live/b").is_some());
+    }
+
+    #[test]
+    fn an_origin_is_tried_again_when_its_time_is_over() {
+        let now = Instant::now();
+        let (mut directory, failing, other) = one_failing(now);
+        directory.open(now, session(1), &request(1, "live/b", Role::Publish), other);
+        let later = now + std::time::Duration::from_secs(5);
+        assert_eq!(choose(&directory, later, "live/a"), Some(failing));
+    }
+
+    #[test]
+    fn a_new_process_of_an_origin_is_not_avoided_for_what_the_old_one_did() {
+        let now = Instant::now();
+        let (mut directory, failing, other) = one_failing(now);
+        directory.open(now, session(1), &request(1, "live/b", Role::Publish), other);
+        let mut restarted = registration("a", 1, Some(10080));
+        restarted.pid = "2".to_owned();
+        directory.register(now, restarted).unwrap();
+        assert_eq!(choose(&directory, now, "live/a"), Some(failing));
     }
 
     #[test]
