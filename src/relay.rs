@@ -6,11 +6,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::{Receiver, bounded};
 use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, KeyLength, Listen};
 use crate::control::{self, ControlError, Parts, Request, ShardLink};
@@ -27,8 +29,10 @@ pub use limits::LimitsError;
 /// A running relay. Dropping it quits at once, without the grace that [`Relay::quit`] gives.
 pub struct Relay {
     requests: Post<Request>,
-    control: Option<JoinHandle<Result<(), ControlError>>>,
-    shards: Vec<ShardHandle>,
+    running: Running,
+    /// Control says here that it has begun to quit.
+    quitting: Option<Receiver<()>>,
+    force_quit_timeout: Duration,
     threads: Vec<ShardThread>,
     addresses: Addresses,
     banner: Vec<String>,
@@ -97,6 +101,9 @@ pub enum RunError {
     /// The control thread could not go on.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// A thread hangs. It still runs, and only the end of the process ends it.
+    #[error("not all threads have ended within --force-quit-timeout {0:?}: the process ends now")]
+    Forced(Duration),
 }
 
 /// Who listens to SIGTERM and SIGINT.
@@ -157,8 +164,9 @@ impl Relay {
             mailbox(REQUESTS).map_err(system_error("open an eventfd"))?;
         let mut relay = Self {
             requests: requests_post,
-            control: None,
-            shards: Vec::new(),
+            running: Running::default(),
+            quitting: None,
+            force_quit_timeout: config.force_quit_timeout,
             threads: Vec::new(),
             addresses,
             banner,
@@ -181,8 +189,10 @@ impl Relay {
             let handle = engine::start(resolved.engine, spec)?;
             links.push(ShardLink { post, cpu, tid: handle.tid });
             relay.threads.push(ShardThread { index, cpu, tid: handle.tid });
-            relay.shards.push(handle);
+            relay.running.shards.push(handle);
         }
+        let (quit_post, quitting) = bounded(1);
+        relay.quitting = Some(quitting);
         relay.start_control(Parts {
             config: Arc::new(config),
             shards: links,
@@ -190,6 +200,7 @@ impl Relay {
             system,
             http,
             requests,
+            quitting: quit_post,
             handle_signals: signals == Signals::Quit,
             engine: resolved.engine.label(),
             sessions_max,
@@ -202,7 +213,7 @@ impl Relay {
         let control = thread
             .spawn(move || control::run(parts))
             .map_err(system_error("start the control thread"))?;
-        self.control = Some(control);
+        self.running.control = Some(control);
         Ok(())
     }
 
@@ -237,12 +248,56 @@ impl Relay {
         let _ = self.requests.send(Request::Quit);
     }
 
-    /// Waits until it has stopped.
+    /// Waits until it has stopped, but once it has begun to quit no longer than the force quit timeout.
     ///
     /// # Errors
-    /// See [`RunError`].
+    /// See [`RunError`]. After [`RunError::Forced`] the process has to end.
     pub fn wait(mut self) -> Result<(), RunError> {
-        self.join()
+        if let Some(quitting) = self.quitting.take() {
+            // An error means that control has ended without a word, which is an end, too.
+            let _ = quitting.recv();
+            self.running.await_end(self.force_quit_timeout)?;
+        }
+        self.running.join()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if self.running.control.is_some() {
+            let _ = self.requests.send(Request::QuitNow);
+        }
+        // Shards whose control never started end when the other end of their mailbox is gone.
+        let _ = self.running.join();
+    }
+}
+
+/// The threads.
+#[derive(Default)]
+struct Running {
+    control: Option<JoinHandle<Result<(), ControlError>>>,
+    shards: Vec<ShardHandle>,
+}
+
+impl Running {
+    /// Waits until every thread has ended or `timeout` is over; then the threads that are left are
+    /// given up.
+    fn await_end(&mut self, timeout: Duration) -> Result<(), RunError> {
+        let deadline = Instant::now() + timeout;
+        while !self.has_ended() {
+            if Instant::now() >= deadline {
+                *self = Self::default();
+                return Err(RunError::Forced(timeout));
+            }
+            // Joining has no time limit, and nobody tells that the last thread has ended.
+            std::thread::park_timeout(END_POLL_INTERVAL);
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.control.as_ref().is_none_or(JoinHandle::is_finished)
+            && self.shards.iter().all(|shard| shard.join.is_finished())
     }
 
     fn join(&mut self) -> Result<(), RunError> {
@@ -265,29 +320,29 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        if self.control.is_some() {
-            let _ = self.requests.send(Request::QuitNow);
-        }
-        // Shards whose control never started end when the other end of their mailbox is gone.
-        let _ = self.join();
-    }
-}
-
 fn listen(listen: Listen, flag: &'static str) -> Result<Option<TcpListener>, StartError> {
     let address = match listen {
         Listen::Off => return Ok(None),
         Listen::All(port) => engine::everywhere(port),
         Listen::At(address) => address,
     };
-    let listener = TcpListener::bind(address).map_err(|source| StartError::Listen {
-        address,
-        flag,
-        source,
-    })?;
-    listener.set_nonblocking(true).map_err(system_error("make a listener non-blocking"))?;
+    let listener =
+        open_listener(address).map_err(|source| StartError::Listen { address, flag, source })?;
     Ok(Some(listener))
+}
+
+/// What the standard library does, with a longer queue, and with IPv4 on the unspecified IPv6
+/// address whatever `net.ipv6.bindv6only` says.
+fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 fn local(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>, StartError> {
@@ -403,3 +458,38 @@ const EVENTS: usize = 16_384;
 /// Commands that one shard has not read yet.
 const COMMANDS: usize = 4096;
 const REQUESTS: usize = 8;
+/// Connections that have not been accepted yet. When it is full, the kernel ignores a SYN and its
+/// sender tries again a second later; the kernel cuts it at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+/// While the relay quits.
+const END_POLL_INTERVAL: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(work: impl FnOnce() -> Result<(), EngineError> + Send + 'static) -> ShardHandle {
+        ShardHandle { tid: 0, join: std::thread::spawn(work) }
+    }
+
+    #[test]
+    fn a_shard_that_hangs_is_given_up_after_the_force_quit_timeout() {
+        let (release, blocked) = bounded::<()>(0);
+        let hung = shard(move || {
+            let _ = blocked.recv();
+            Ok(())
+        });
+        let mut running = Running { control: None, shards: vec![hung] };
+        let outcome = running.await_end(Duration::from_millis(20));
+        assert!(matches!(outcome, Err(RunError::Forced(_))), "{outcome:?}");
+        assert!(running.shards.is_empty(), "dropping the relay must not wait for it again");
+        drop(release);
+    }
+
+    #[test]
+    fn threads_that_have_ended_are_not_waited_for() {
+        let mut running = Running { control: None, shards: vec![shard(|| Ok(()))] };
+        running.await_end(Duration::from_secs(60)).unwrap();
+        running.join().unwrap();
+    }
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +25,7 @@ use tokio::time::timeout_at;
 use super::ask::{Ask, Page, Readiness};
 use super::directory::SessionRef;
 use super::http::{Peer, Problem, has_token, read_body};
+use super::list;
 use super::origin::Conflict;
 use super::registration::{BODY_MAX, Registration, allowed_networks, is_allowed};
 use super::view::SessionEntry;
@@ -38,7 +39,7 @@ pub(super) struct Api {
     config: Arc<Config>,
     allowed: Arc<[IpNet]>,
     shards: u16,
-    /// A list of all sessions is tens of megabytes at the maximum.
+    /// A list of all sessions is tens of megabytes at the maximum, and makes the shards work.
     lists: Arc<Semaphore>,
 }
 
@@ -104,7 +105,13 @@ impl Api {
         silent
     }
 
-    async fn page(&self, shard: u16, from_slot: u32, limit: u32) -> Option<Page> {
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// A page of one shard's sessions; `None` when it does not answer in time.
+    pub(super) async fn page(&self, shard: u16, from_slot: u32, limit: u32) -> Option<Page> {
         let deadline = tokio::time::Instant::now() + SHARD_TIMEOUT;
         let page = self.ask(|reply| Ask::Sessions { shard, from_slot, limit, reply });
         timeout_at(deadline, page).await.ok().flatten()
@@ -231,61 +238,11 @@ async fn streams(State(api): State<Api>, _: Operator) -> Result<Json<Value>, Pro
 
 /// All sessions, or those of the shards that answer; which do not is said in the list.
 async fn sessions(State(api): State<Api>, _: Operator) -> Result<Response, Problem> {
-    let Ok(_slot) = api.lists.try_acquire() else {
+    let Ok(slot) = Arc::clone(&api.lists).try_acquire_owned() else {
         let detail = format!("{LISTS_MAX} others are listing sessions: try again");
         return Err(Problem::unavailable(detail));
     };
-    let mut list = SessionList::default();
-    let mut silent_shards = Vec::new();
-    for shard in 0..api.shards {
-        let mut from_slot = Some(0);
-        while let Some(slot) = from_slot {
-            match api.page(shard, slot, PAGE).await {
-                Some(Page { sessions, next_slot }) => {
-                    list.extend(&sessions).map_err(not_written)?;
-                    // A page that does not move on would be asked for for ever.
-                    from_slot = next_slot.filter(|next| *next > slot);
-                }
-                None => {
-                    silent_shards.push(shard);
-                    from_slot = None;
-                }
-            }
-        }
-    }
-    let body = list.finish(&silent_shards).map_err(not_written)?;
-    let content_type = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, content_type)], body).into_response())
-}
-
-/// Written page by page, so that a long list holds nobody up while it becomes text.
-#[derive(Default)]
-struct SessionList {
-    entries: Vec<u8>,
-}
-
-impl SessionList {
-    fn extend(&mut self, sessions: &[SessionEntry]) -> serde_json::Result<()> {
-        for session in sessions {
-            if !self.entries.is_empty() {
-                self.entries.push(b',');
-            }
-            serde_json::to_writer(&mut self.entries, session)?;
-        }
-        Ok(())
-    }
-
-    fn finish(self, silent_shards: &[u16]) -> serde_json::Result<Vec<u8>> {
-        let mut body = br#"{"sessions":["#.to_vec();
-        body.extend(self.entries);
-        body.push(b']');
-        if !silent_shards.is_empty() {
-            body.extend(br#","silent_shards":"#);
-            serde_json::to_writer(&mut body, silent_shards)?;
-        }
-        body.push(b'}');
-        Ok(body)
-    }
+    Ok(list::sessions(api, slot).await)
 }
 
 fn not_written(error: impl std::error::Error) -> Problem {
@@ -333,12 +290,14 @@ fn no_session(id: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, format!("there is no session {id}"))
 }
 
-async fn show_metrics(State(api): State<Api>) -> Result<Response, Problem> {
+async fn show_metrics(State(api): State<Api>, headers: HeaderMap) -> Result<Response, Problem> {
     let since = Instant::now();
     api.refresh(Duration::ZERO, SHARD_TIMEOUT).await;
     let snapshot = api.ask_or_fail(|reply| Ask::Metrics { since, reply }).await?;
-    let text = metrics::render(snapshot).map_err(not_written)?;
-    let content_type = HeaderValue::from_static(metrics::CONTENT_TYPE);
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let format = metrics::Format::for_client(accept);
+    let text = metrics::render(snapshot, format).map_err(not_written)?;
+    let content_type = HeaderValue::from_static(format.content_type());
     Ok(([(CONTENT_TYPE, content_type)], text).into_response())
 }
 
@@ -375,8 +334,6 @@ async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     }
 }
 
-/// Sessions per question to a shard, which answers between two batches of datagrams.
-const PAGE: u32 = 256;
 /// For one answer of a shard.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 /// The same for its sign of life.

@@ -44,9 +44,13 @@ pub(super) struct Page {
 /// Whether new sessions are welcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Readiness {
-    Ready { origins_up: usize },
+    Ready {
+        origins_up: usize,
+    },
     /// Origins live and none answers handshakes.
-    Degraded { origins_failing: usize },
+    Degraded {
+        origins_failing: usize,
+    },
     Draining,
     NoOrigin,
 }

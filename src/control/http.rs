@@ -9,7 +9,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::FromRequestParts;
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SERVER, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, SERVER,
+    WWW_AUTHENTICATE,
 };
 use axum::http::request::Parts;
 use axum::http::{Request, StatusCode};
@@ -22,27 +23,21 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::connections::{Connections, Seat};
 use crate::telemetry::log::Throttle;
 
-/// Takes connections for ever. Above [`CONNECTIONS_MAX`] they wait in the kernel's queue; an idle
-/// one is closed after [`REQUEST_TIMEOUT`], so none waits for long.
-pub(super) async fn serve(listener: TcpListener, router: Router) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+/// Takes connections for ever.
+pub(super) async fn serve(listener: TcpListener, router: Router, connections: Arc<Connections>) {
     let mut throttle = Throttle::default();
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    connection(stream, peer, router).await;
-                    drop(slot);
-                });
+                let Some(seat) = connections.seat().await else {
+                    return;
+                };
+                tokio::spawn(connection(stream, peer, router.clone(), seat));
             }
             // The client has given up (ECONNABORTED), or no descriptor is left (EMFILE); the next
             // one may do better.
@@ -56,32 +51,47 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, seat: Seat) {
     // A peer that takes nothing must not keep its answer in our memory. Both options are a wish,
     // not a need.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(REQUEST_TIMEOUT));
     let _ = stream.set_nodelay(true);
     let inner = TowerToHyperService::new(router);
     let peer = Peer(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+    let seat = &seat;
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        seat.begin();
         request.extensions_mut().insert(peer);
-        bounded(inner.call(request))
+        let response = bounded(inner.call(request));
+        async move {
+            let mut response = response.await;
+            if seat.finish() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        // Simple clients send their request and say at once that nothing follows.
+        .half_close(true)
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_header_size(HEADER_MAX)
         .max_buf_size(HEADER_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(peer = %peer.0, %error, "HTTP connection ended early");
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        served = served => {
+            if let Err(error) = served {
+                tracing::debug!(peer = %peer.0, %error, "HTTP connection ended early");
+            }
+        }
+        () = seat.dismissed() => {
+            tracing::debug!(peer = %peer.0, "HTTP connection dismissed: others need its place");
+        }
     }
 }
 
-async fn bounded(
-    response: impl Future<Output = Result<Response, Infallible>>,
-) -> Result<Response, Infallible> {
+async fn bounded(response: impl Future<Output = Result<Response, Infallible>>) -> Response {
     let mut response = match timeout(REQUEST_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Err(_) => {
@@ -91,7 +101,7 @@ async fn bounded(
     };
     let server = concat!("Ringway/", env!("CARGO_PKG_VERSION"));
     response.headers_mut().insert(SERVER, HeaderValue::from_static(server));
-    Ok(response)
+    response
 }
 
 /// Reads a body of at most `max` bytes.
@@ -202,12 +212,12 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Connections of one listener at a time.
-const CONNECTIONS_MAX: usize = 1_000;
+/// Connections at a time, of all listeners together.
+pub(super) const CONNECTIONS_MAX: usize = 1_000;
 /// Bytes of request line and headers.
 const HEADER_MAX: usize = 16 * 1024;
 /// For headers, and again for the answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a failed accept.

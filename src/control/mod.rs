@@ -9,10 +9,12 @@ mod admin;
 mod admission;
 mod ask;
 pub mod balancer;
+mod connections;
 pub mod directory;
 mod health;
 mod http;
 mod key_length;
+mod list;
 pub mod origin;
 mod quit;
 pub mod registration;
@@ -27,6 +29,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -36,6 +39,7 @@ use tokio::time::sleep_until;
 
 use self::admin::Api;
 use self::ask::Ask;
+use self::connections::Connections;
 use self::state::State;
 use crate::config::Config;
 use crate::mailbox::{Mailbox, Post};
@@ -57,6 +61,8 @@ pub struct Parts {
     pub http: Option<std::net::TcpListener>,
     /// What the process asks for.
     pub requests: Mailbox<Request>,
+    /// Told once, when the relay begins to quit.
+    pub quitting: Sender<()>,
     /// Whether SIGTERM and SIGINT quit. One relay of a process may want that.
     pub handle_signals: bool,
     /// How the shards do their I/O, for the metrics.
@@ -135,7 +141,7 @@ fn run_without_uring(parts: Parts) -> Result<(), ControlError> {
 }
 
 async fn serve(parts: Parts) -> Result<(), ControlError> {
-    let Parts { config, shards, events, system, http, requests, handle_signals, .. } = parts;
+    let Parts { config, shards, events, requests, quitting, handle_signals, .. } = parts;
     let (ask, mut asks) = mpsc::channel(ASKS_MAX);
     // Shards are numbered in 16 bits.
     let shards_count = u16::try_from(shards.len()).unwrap_or(u16::MAX);
@@ -145,11 +151,13 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let mut signals =
         handle_signals.then(Signals::new).transpose().map_err(ControlError::Signals)?;
     let mut servers = JoinSet::new();
-    if let Some(listener) = system {
-        servers.spawn(http::serve(asynchronous(listener)?, api.system_router()));
+    let connections = Connections::new(http::CONNECTIONS_MAX);
+    if let Some(listener) = parts.system {
+        let listener = asynchronous(listener)?;
+        servers.spawn(http::serve(listener, api.system_router(), Arc::clone(&connections)));
     }
-    if let Some(listener) = http {
-        servers.spawn(http::serve(asynchronous(listener)?, Api::http_router()));
+    if let Some(listener) = parts.http {
+        servers.spawn(http::serve(asynchronous(listener)?, Api::http_router(), connections));
     }
 
     let started = Instant::now();
@@ -178,10 +186,10 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
             asked = receive(&mut asks) => state.handle_ask(Instant::now(), asked),
             batch = requests.next_batch() => {
                 for request in batch.map_err(ControlError::Mailbox)? {
-                    take_request(&mut state, request);
+                    take_request(&mut state, &quitting, request);
                 }
             }
-            () = Signals::next(&mut signals) => take_request(&mut state, Request::Quit),
+            () = Signals::next(&mut signals) => take_request(&mut state, &quitting, Request::Quit),
             (origin, answer) = probes.next() => state.probed(Instant::now(), origin, answer),
             () = sleep_until(wake_at.into()) => {}
         }
@@ -190,7 +198,9 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn take_request(state: &mut State, request: Request) {
+fn take_request(state: &mut State, quitting: &Sender<()>, request: Request) {
+    // Full when it has been said before.
+    let _ = quitting.try_send(());
     match request {
         Request::Quit => state.quit(Instant::now()),
         Request::QuitNow => state.quit_now(Instant::now()),

@@ -48,7 +48,9 @@ impl Quit {
         match self.phase {
             Phase::Serving => {
                 let force_at = now + self.force;
-                self.phase = Phase::Draining { until: (now + self.grace).min(force_at), force_at };
+                // Goodbyes take time, too, and must be said before the end is forced.
+                let grace = self.grace.min(self.force.saturating_sub(GOODBYE_TIMEOUT));
+                self.phase = Phase::Draining { until: now + grace, force_at };
                 Some(Step::Drain)
             }
             Phase::Draining { .. } | Phase::Closing { .. } | Phase::Stopped => self.ask_now(now),
@@ -176,7 +178,9 @@ mod tests {
         let now = Instant::now();
         let mut quit = Quit::new(Duration::from_secs(60), FORCE);
         quit.ask(now);
-        assert_eq!(quit.advance(now + FORCE, 1, false), Some(Step::CloseAll));
+        let closing = now + FORCE - GOODBYE_TIMEOUT;
+        assert_eq!(quit.deadline(), Some(closing));
+        assert_eq!(quit.advance(closing, 1, false), Some(Step::CloseAll));
         assert_eq!(quit.advance(now + FORCE, 1, false), Some(Step::Stop));
     }
 }

@@ -329,8 +329,11 @@ impl State {
     fn readiness(&self, now: Instant) -> Readiness {
         let live =
             self.directory.origins().filter(|origin| self.directory.is_alive(origin, now)).count();
-        let up =
-            self.directory.origins().filter(|origin| self.directory.is_healthy(origin, now)).count();
+        let up = self
+            .directory
+            .origins()
+            .filter(|origin| self.directory.is_healthy(origin, now))
+            .count();
         match (live, up) {
             _ if self.quit.is_draining() => Readiness::Draining,
             (0, _) => Readiness::NoOrigin,

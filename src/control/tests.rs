@@ -76,6 +76,7 @@ impl Relay {
             system: Some(system),
             http: Some(http),
             requests: from_process,
+            quitting: crossbeam_channel::bounded(1).0,
             handle_signals: false,
             engine: "mmsg",
             sessions_max: 100,
@@ -286,6 +287,35 @@ fn a_key_length_that_an_origin_answers_is_told_to_the_shards() {
 }
 
 #[test]
+fn a_client_that_says_at_once_that_nothing_follows_is_answered() {
+    let relay = Relay::start(Config::default(), 1);
+    let mut connection = TcpStream::connect(relay.system).unwrap();
+    connection.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    connection.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    relay.quit(Request::QuitNow);
+}
+
+#[test]
+fn silent_connections_on_every_seat_keep_no_origin_out() {
+    // Both ends of every connection are in this process.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
+    let relay = Relay::start(Config::default(), 1);
+    let silent: Vec<_> = (0..http::CONNECTIONS_MAX + 100)
+        .map(|_| TcpStream::connect(relay.system).unwrap())
+        .collect();
+    let begun = Instant::now();
+    relay.register();
+    assert!(begun.elapsed() < http::REQUEST_TIMEOUT / 2, "{:?}", begun.elapsed());
+    drop(silent);
+    relay.quit(Request::QuitNow);
+}
+
+#[test]
 fn unknown_paths_and_methods_are_problems_too() {
     let relay = Relay::start(Config::default(), 1);
     relay.get("/api/v1/nothing").assert_problem(404, "/api/v1/nothing");
@@ -362,7 +392,7 @@ fn health_and_metrics_ask_every_shard() {
     relay.register();
     assert_eq!(relay.get("/readyz").json()["origins_up"], 1);
     let metrics = relay.get("/metrics");
-    assert!(metrics.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"));
     for line in [
         r#"ringway_packets_total{proto="srt",leg="client",dir="in"} 10"#,
         r#"ringway_shard_up{shard="1"} 1"#,

@@ -362,7 +362,8 @@ mod tests {
         let (mut directory, now) = known();
         directory.origin_failed(now, OriginId(0));
         let origin = directory.origins().next().unwrap();
-        let state = |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap()["state"].clone();
+        let state =
+            |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap()["state"].clone();
         assert_eq!(state(now), "failing");
         assert_eq!(state(now + Duration::from_secs(5)), "up");
         assert_eq!(state(now + TTL), "expired");

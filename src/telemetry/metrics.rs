@@ -1,4 +1,4 @@
-//! Metrics: the counters of all shards as OpenMetrics text.
+//! Metrics: the counters of all shards as text for Prometheus and its like.
 //!
 //! Nothing is registered or counted here while media flows; a scrape copies the shards' plain
 //! integers and writes them down. Label values come from closed sets and from the names of origins,
@@ -17,8 +17,33 @@ use crate::shard::DropReason;
 use crate::shard::command::Flow;
 use crate::shard::counters::{BATCH_BOUNDS, Counters, IoCounters};
 
-/// What [`render`] writes.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What [`render`] writes. The samples are the same; the names of counters in comments are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The text format of Prometheus, version 0.0.4, which everything reads.
+    Prometheus,
+    /// OpenMetrics 1.0.0, for those who ask for it.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a client gets whose Accept headers are `accept`.
+    pub fn for_client<'a>(mut accept: impl Iterator<Item = &'a str>) -> Self {
+        if accept.any(|types| types.contains("application/openmetrics-text")) {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// For the Content-Type header.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
 
 /// Everything a scrape shows.
 #[derive(Clone, Debug, Default)]
@@ -66,16 +91,39 @@ impl SetupTimes {
     }
 }
 
-/// Writes a snapshot as OpenMetrics text.
+/// Writes a snapshot as text.
 ///
 /// # Errors
 /// None that a snapshot can cause: writing to a string succeeds.
-pub fn render(snapshot: Snapshot) -> Result<String, fmt::Error> {
+pub fn render(snapshot: Snapshot, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("ringway");
     registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(match format {
+        Format::OpenMetrics => text,
+        Format::Prometheus => prometheus_text(&text),
+    })
+}
+
+/// In the older format a counter's comments bear the name of its samples.
+fn prometheus_text(text: &str) -> String {
+    let mut older = String::with_capacity(text.len());
+    let mut lines = text.lines().peekable();
+    let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
+    while let Some(line) = lines.next().filter(|line| *line != "# EOF") {
+        let of_counter = is_counter(line)
+            || line.starts_with("# HELP ") && lines.peek().is_some_and(|next| is_counter(next));
+        let mut words = line.splitn(4, ' ');
+        match (of_counter, words.next(), words.next(), words.next(), words.next()) {
+            (true, Some(hash), Some(keyword), Some(name), Some(rest)) => {
+                older.push_str(&format!("{hash} {keyword} {name}_total {rest}"));
+            }
+            _ => older.push_str(line),
+        }
+        older.push('\n');
+    }
+    older
 }
 
 /// Reads the CPU time out of `/proc/<pid>/task/<tid>/schedstat`: nanoseconds on a CPU, first of
@@ -314,7 +362,7 @@ mod tests {
     }
 
     fn lines() -> Vec<String> {
-        render(snapshot()).unwrap().lines().map(str::to_owned).collect()
+        render(snapshot(), Format::OpenMetrics).unwrap().lines().map(str::to_owned).collect()
     }
 
     #[track_caller]
@@ -385,6 +433,33 @@ mod tests {
     fn the_build_is_a_gauge_of_one_and_the_text_ends_as_openmetrics_says() {
         assert_holds(r#"ringway_build_info{version="0.1.0",engine="mmsg"} 1"#);
         assert_eq!(lines().last().map(String::as_str), Some("# EOF"));
+    }
+
+    #[test]
+    fn the_older_format_has_the_same_samples_under_comments_of_their_name() {
+        let older = render(snapshot(), Format::Prometheus).unwrap();
+        let samples = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        assert_eq!(samples(&older), samples(&lines().join("\n")));
+        for line in [
+            "# HELP ringway_packets_total Datagrams",
+            "# TYPE ringway_packets_total counter",
+            "# TYPE ringway_sessions gauge",
+            "# TYPE ringway_session_setup_seconds histogram",
+        ] {
+            assert!(older.lines().any(|other| other == line), "{line} in\n{older}");
+        }
+        assert!(!older.contains("# EOF"));
+    }
+
+    #[test]
+    fn openmetrics_is_for_those_who_ask_for_it() {
+        let of = |accept: &[&'static str]| Format::for_client(accept.iter().copied());
+        assert_eq!(of(&[]), Format::Prometheus);
+        assert_eq!(of(&["*/*"]), Format::Prometheus);
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.3";
+        assert_eq!(of(&[prometheus]), Format::OpenMetrics);
     }
 
     #[test]
