@@ -1,10 +1,12 @@
 //! The system API of a running relay, as origins, operators and Prometheus use it.
 
+use std::net::{SocketAddr, UdpSocket};
+
 use serde_json::Value;
 
-use crate::support::caller::{Caller, Origin};
+use crate::support::caller::{Caller, Origin, Told, call, socket_near};
 use crate::support::http::{Reply, eventually, get, request};
-use crate::support::process::Ringway;
+use crate::support::process::{Ringway, free_port};
 
 /// What SRS 7 posts, header for header, with the relay's and the origin's own addresses.
 fn register(relay: &Ringway, ip: &str, srt: u16) -> Reply {
@@ -152,4 +154,76 @@ fn the_command_line_shows_sessions_origins_and_streams_of_a_running_relay() {
             assert!(!json || serde_json::from_str::<Value>(&text).is_ok(), "{text}");
         }
     }
+}
+
+/// Calls once, with a stream of its own.
+fn attempt(relay: SocketAddr, id: u32) -> (UdpSocket, Told) {
+    let socket = socket_near(relay);
+    let told = call(&socket, id, Some(&format!("#!::r=live/{id},m=publish")));
+    (socket, told)
+}
+
+#[test]
+fn a_stream_whose_origin_is_down_is_taken_by_another_at_the_next_attempt() {
+    let dead = format!("name=dead,ip=127.0.0.1,srt={}", free_port("127.0.0.1"));
+    let origin = Origin::start();
+    let relay = Ringway::start(&["--origin", &dead, "--origin", &origin.flag("live")]);
+    // Which of the two is picked first depends on the stream; no stream needs a third attempt.
+    let mut refused = 0;
+    for id in 1..=8 {
+        let (_socket, told) = attempt(relay.srt, id);
+        if told == Told::Refused(2502) {
+            refused += 1;
+            let (_socket, told) = attempt(relay.srt, id);
+            assert!(matches!(told, Told::Connected { .. }), "{told:?}");
+        }
+    }
+    assert_eq!(refused, 1, "the dead origin is tried once and then avoided");
+    let origins = get(relay.system, "/api/v1/origins").unwrap().json();
+    let states: Vec<_> = origins["origins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|origin| (origin["name"].as_str().unwrap(), origin["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(states, [("dead", "failing"), ("live", "up")]);
+    assert_eq!(relay.metric("ringway_origin_up{origin=\"dead\"}"), 0.0);
+    assert_eq!(get(relay.system, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn sessions_of_one_client_are_counted_over_all_shards_and_an_ended_one_makes_room() {
+    let origin = Origin::start();
+    let flags = ["--shards", "2", "--sessions-per-source", "10", "--origin", &origin.flag("a")];
+    let relay = Ringway::start(&flags);
+    let mut callers: Vec<_> = (1..=10).map(|id| attempt(relay.srt, id)).collect();
+    assert!(callers.iter().all(|(_, told)| matches!(told, Told::Connected { .. })));
+    for id in 11..=20 {
+        assert_eq!(attempt(relay.srt, id).1, Told::Refused(2402));
+    }
+    let Some((socket, Told::Connected { listener })) = callers.pop() else { panic!("no caller") };
+    Caller { socket, listener }.shutdown();
+    relay.wait_for_sessions(9);
+    assert!(matches!(attempt(relay.srt, 21).1, Told::Connected { .. }));
+    assert_eq!(attempt(relay.srt, 22).1, Told::Refused(2402));
+}
+
+#[test]
+fn handshakes_under_way_of_one_client_are_counted_over_all_shards_until_they_fail() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let origin = format!("name=a,ip=127.0.0.1,srt={}", silent.local_addr().unwrap().port());
+    let flags = ["--shards", "2", "--pending-per-source", "5", "--origin", &origin];
+    let relay = Ringway::start(&flags);
+    let told: Vec<Told> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (1..=15)
+            .map(|id| {
+                let relay = relay.srt;
+                scope.spawn(move || attempt(relay, id).1)
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    let count = |code| told.iter().filter(|told| **told == Told::Refused(code)).count();
+    assert_eq!((count(2402), count(2502)), (10, 5), "{told:?}");
+    assert_eq!(attempt(relay.srt, 16).1, Told::Refused(2502), "its failure has made room");
 }
