@@ -8,46 +8,41 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 /// Says what is missing where the user typed something of another version; any other error comes
 /// back as it is.
 pub(super) fn explain(error: clap::Error, command: &mut clap::Command) -> clap::Error {
-    let (context, names) = if error.kind() == ErrorKind::UnknownArgument {
-        (ContextKind::InvalidArg, FLAGS)
-    } else if error.kind() == ErrorKind::InvalidSubcommand {
-        (ContextKind::InvalidSubcommand, COMMANDS)
+    let kind = error.kind();
+    let typed = |context| match error.get(context) {
+        Some(ContextValue::String(typed)) => typed.as_str(),
+        Some(_) | None => "",
+    };
+    let message = if kind == ErrorKind::UnknownArgument {
+        let flag = typed(ContextKind::InvalidArg);
+        let found = FLAGS.iter().find(|(beginning, _)| flag.starts_with(beginning));
+        found.map(|(_, subject)| {
+            format!("{flag} is about {subject}, which is not in this version; leave it out")
+        })
+    } else if kind == ErrorKind::InvalidSubcommand {
+        let name = typed(ContextKind::InvalidSubcommand);
+        COMMANDS.contains(&name).then(|| {
+            format!("`ringway {name}` is not in this version; `ringway --help` lists what is")
+        })
     } else {
-        return error;
+        None
     };
-    let Some(ContextValue::String(typed)) = error.get(context) else {
-        return error;
-    };
-    let found = names
-        .iter()
-        .find(|(name, _)| *name == typed || name.ends_with('-') && typed.starts_with(name));
-    match found {
-        Some((_, missing)) => {
-            let message = format!("{typed}: {missing}, which is not in this version; leave it out");
-            command.error(error.kind(), message)
-        }
+    match message {
+        Some(message) => command.error(kind, message),
         None => error,
     }
 }
 
-/// A name that ends in a hyphen stands for all that begin with it.
+/// How a flag begins, and its subject.
 const FLAGS: &[(&str, &str)] = &[
-    ("--webrtc-", "this is about WebRTC"),
-    ("--public-address", "this is about WebRTC"),
-    ("--http-per-source", "this is about WebRTC"),
-    ("--trusted-proxies", "this is about WebRTC"),
-    ("--redis-", "this is about Redis"),
-    ("--tls-", "this is about TLS"),
-    ("--batch-wait", "this asks to gather datagrams"),
+    ("--webrtc-", "WebRTC"),
+    ("--public-address", "WebRTC"),
+    ("--http-per-source", "WebRTC"),
+    ("--trusted-proxies", "WebRTC"),
+    ("--redis-", "Redis"),
+    ("--tls-", "TLS"),
+    ("--batch-wait", "gathering datagrams"),
 ];
 
-const COMMANDS: &[(&str, &str)] = &[
-    ("doctor", "this examines the host"),
-    ("explain", "this tells past decisions"),
-    ("drain", "this drains a relay that goes on running"),
-    ("undrain", "this drains a relay that goes on running"),
-    ("reload", "this reads the configuration again"),
-    ("upgrade", "this replaces a relay without ending its sessions"),
-    ("log", "this changes the log of a running relay"),
-    ("capture", "this records packets"),
-];
+const COMMANDS: &[&str] =
+    &["doctor", "explain", "drain", "undrain", "reload", "upgrade", "log", "capture"];

@@ -385,7 +385,7 @@ mod tests {
             ("--redis-host redis.example", ["--redis-host", "Redis"]),
             ("--balancer redis", ["--balancer", "Redis"]),
             ("--tls-cert a.pem", ["--tls-cert", "TLS"]),
-            ("--batch-wait off", ["--batch-wait", "gather"]),
+            ("--batch-wait off", ["--batch-wait", "gathering"]),
             ("doctor", ["doctor", "not in this version"]),
             ("drain --min-sessions 3", ["drain", "not in this version"]),
             ("explain live/a", ["explain", "not in this version"]),

@@ -12,6 +12,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use socket2::{Domain, Type};
 
 use super::directory::fixtures::{request, session, stream};
 use super::http::Peer;
@@ -66,7 +67,14 @@ impl Relay {
                 (ShardLink { post, cpu: None, tid: 0 }, thread)
             })
             .unzip();
-        let listener = || StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = || {
+            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&any.into()).unwrap();
+            // As long as the relay's own, so that no SYN is lost.
+            socket.listen(1024).unwrap();
+            StdListener::from(socket)
+        };
         let (system, http) = (listener(), listener());
         let addresses = (system.local_addr().unwrap(), http.local_addr().unwrap());
         let parts = Parts {
