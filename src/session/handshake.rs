@@ -6,10 +6,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::protocol::srt::Handshake;
 use crate::protocol::srt::handshake::{LEN, patch};
-use crate::protocol::srt::{Handshake, SocketId};
 
-/// The kept conclusion of one caller and what has become of it. Bounded: one datagram in, one answer out.
+/// The kept conclusion of one caller and what has become of it. Bounded: one datagram in, one answer out, neither longer
+/// than [`KEPT_MAX`].
 #[derive(Debug)]
 pub struct CallerHandshake {
     /// The conclusion as the client sent it; only timestamp, cookie, PeerIP and MTU are changed on the way.
@@ -56,8 +57,8 @@ impl CallerHandshake {
         &self.conclusion
     }
 
-    /// Keeps the origin's conclusion response as the client shall see it: with the cookie that the client knows and the
-    /// client's own address.
+    /// Keeps the origin's conclusion response as the client shall see it: for the client's socket (libsrt up to 1.3.0
+    /// writes zero), with the cookie that the client knows and the client's own address.
     pub fn keep_response(
         &mut self,
         response: &[u8],
@@ -66,6 +67,7 @@ impl CallerHandshake {
         now: Instant,
     ) -> &[u8] {
         let mut bytes: Box<[u8]> = response.into();
+        patch::destination(&mut bytes, self.request.socket);
         patch::cookie(&mut bytes, self.request.cookie);
         patch::peer_ip(&mut bytes, client);
         patch::clamp_mtu(&mut bytes, mtu_max);
@@ -90,17 +92,16 @@ impl CallerHandshake {
         patch::add_to_timestamp(&mut bytes, micros(now.saturating_duration_since(answer.made)));
         Some(bytes)
     }
-
-    /// Whether `destination` is how an origin may address this caller. Zero is what libsrt up to 1.3.0 writes.
-    pub fn is_addressed_by(&self, destination: SocketId) -> bool {
-        destination == self.request.socket || destination == SocketId(0)
-    }
 }
 
 /// SRT timestamps are microseconds modulo 2^32.
 pub fn micros(duration: Duration) -> u32 {
     duration.as_micros() as u32
 }
+
+/// Bytes of the longest handshake that is kept. With every extension at its largest it would not fit one Ethernet frame;
+/// what is longer was made to fill memory.
+pub const KEPT_MAX: usize = 2048;
 
 /// Between two questions to the origin, as libsrt's own caller spaces them.
 pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::{
     Datagram, DropReason, Event, ListenerIndex, Peer, PickRequest, Port, Role, Route, SessionKey,
-    Shard, Verdict,
+    Shard, State, Verdict,
 };
 use crate::protocol::srt::{Extensions, Handshake, HandshakeKind, Mode, Rejection, StreamId};
 use crate::protocol::stream_url::StreamKey;
 use crate::session::budget::Prefix;
+use crate::session::handshake::KEPT_MAX;
 use crate::session::session::Wish;
 use crate::session::{CallerHandshake, Session};
 
@@ -105,19 +106,32 @@ impl Shard {
     }
 
     /// The same attempt, that is: the same initial sequence number. Another one is a new connection of a caller that
-    /// has forgotten the old.
+    /// has forgotten the old. So is the same number once the answer is forgotten: there are devices that begin with one
+    /// number every time.
     fn is_repeat(&mut self, known: SessionKey, request: &Handshake) -> bool {
-        self.table
-            .get_mut(known)
-            .is_some_and(|session| session.initial_sequence == request.initial_sequence)
+        self.table.get_mut(known).is_some_and(|session| {
+            session.initial_sequence == request.initial_sequence && session.handshake.is_some()
+        })
     }
 
     fn repeated_conclusion(&mut self, now: Instant, key: SessionKey) -> Verdict {
         let Some(session) = self.table.get_mut(key) else {
             return Verdict::Drop(DropReason::RepeatedConclusion);
         };
-        session.heard_client = now;
-        self.repeat_answer(now, key)
+        let is_closing = session.state == State::Closing;
+        if session.confirmed.is_none() {
+            session.heard_client = now;
+        } else if is_closing {
+            // A straggler, or the same caller again: the answer would connect it to a session that is over. Its next
+            // conclusions begin a new one.
+            return Verdict::Drop(DropReason::RepeatedConclusion);
+        }
+        let verdict = self.repeat_answer(now, key);
+        if is_closing && verdict == Verdict::Taken {
+            // It has missed the answer and may have missed the goodbye as well, which passes only once.
+            self.say_goodbye_to_client(now, key);
+        }
+        verdict
     }
 
     fn admit(&self, client: SocketAddr) -> Result<(), Rejection> {
@@ -136,6 +150,9 @@ impl Shard {
 
     /// What the caller asks for.
     fn wish(&self, request: &Handshake, bytes: &[u8]) -> Result<Wish, Rejection> {
+        if bytes.len() > KEPT_MAX {
+            return Err(Rejection::Rogue);
+        }
         let extensions = match request.version {
             // Version 4 negotiates after the handshake, in packets that pass through.
             4 => Extensions::default(),

@@ -37,7 +37,7 @@ pub enum Command {
     },
     /// From now on new sessions are refused (true) or welcome again (false).
     Drain(bool),
-    /// Ends every session with goodbyes to both sides. The shard then answers [`Event::Emptied`].
+    /// Ends every session with goodbyes to both sides and refuses new ones. The shard then answers [`Event::Emptied`].
     CloseAll,
     /// The key length to advertise in induction responses: 0, 16, 24 or 32 bytes.
     KeyLength(u8),

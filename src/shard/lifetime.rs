@@ -14,6 +14,9 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.close_some(now);
         for _ in 0..DUE_PER_CALL {
+            if !self.outbox.has_room() {
+                return;
+            }
             let Some(slot) = self.expiry.take_due(now) else {
                 return;
             };
@@ -97,12 +100,17 @@ impl Shard {
             return;
         }
         let route = to_client(session);
+        let may_be_taken = matches!(session.state, State::Concluding { .. });
         if let Some(handshake) = session.handshake.as_deref_mut() {
             let answer = handshake.keep_rejection(timestamp, rejection.wire(), now);
             send(&mut self.outbox, &mut self.counters, route, answer);
         }
         self.counters.refused(rejection);
         self.over(now, key, EndReason::Refused(rejection), State::Refused);
+        // An origin that has the conclusion may still take the caller. Its answer must find somebody who declines.
+        if !may_be_taken {
+            self.close_port(key);
+        }
     }
 
     /// The origin has refused the caller: it gets the origin's own reason.
@@ -116,6 +124,7 @@ impl Shard {
         self.answer_with(now, key, bytes);
         self.counters.refusals_by_origin += 1;
         self.over(now, key, EndReason::RefusedByOrigin(code), State::Refused);
+        self.close_port(key);
     }
 
     /// One side has said goodbye: the other's own may still be on its way.
@@ -131,28 +140,41 @@ impl Shard {
 
     /// Ends a session at once, with a goodbye to whoever believes in it.
     pub(super) fn end(&mut self, now: Instant, key: SessionKey, reason: EndReason) {
-        let timestamp = self.timestamp(now);
         let Some(session) = self.table.get_mut(key) else {
             return;
         };
         let is_told = matches!(reason, EndReason::Operator | EndReason::Quit);
         if session.state.is_undecided() && is_told {
             self.refuse(now, key, Rejection::Close);
+            if reason == EndReason::Operator {
+                // Kept: a repeat that is on its way must not be taken for a new attempt.
+                return;
+            }
         } else if session.state == State::Established {
-            let to_client_goodbye = control::shutdown(session.client_socket, timestamp);
-            // A caller that begins anew takes the goodbye to its old connection for one to its new.
-            let client = (reason != EndReason::Superseded).then(|| to_client(session));
-            let origin_goodbye =
-                session.origin_socket.map(|socket| control::shutdown(socket, timestamp));
-            if let Some(route) = client {
-                self.send(route, &to_client_goodbye);
+            // A caller that begins anew would take the goodbye to its old connection for one to its new.
+            if reason != EndReason::Superseded {
+                self.say_goodbye_to_client(now, key);
             }
-            if let Some(goodbye) = origin_goodbye {
-                self.send(to_origin(key), &goodbye);
-            }
+            self.say_goodbye_to_origin(now, key);
         }
         self.over(now, key, reason, State::Closing);
         self.remove(key);
+    }
+
+    pub(super) fn say_goodbye_to_client(&mut self, now: Instant, key: SessionKey) {
+        let timestamp = self.timestamp(now);
+        if let Some(session) = self.table.get_mut(key) {
+            let goodbye = control::shutdown(session.client_socket, timestamp);
+            let route = to_client(session);
+            self.send(route, &goodbye);
+        }
+    }
+
+    fn say_goodbye_to_origin(&mut self, now: Instant, key: SessionKey) {
+        let timestamp = self.timestamp(now);
+        if let Some(socket) = self.table.get_mut(key).and_then(|session| session.origin_socket) {
+            self.send(to_origin(key), &control::shutdown(socket, timestamp));
+        }
     }
 
     /// The session is decided against or done: control hears of it, once.
@@ -166,14 +188,11 @@ impl Shard {
         let (traffic, age) = (session.traffic, now.saturating_duration_since(session.created));
         self.set_state(key, next);
         self.outbox.tell(Event::Ended { session: key, reason, traffic, age });
-        if next == State::Refused {
-            self.close_port(key);
-        }
         self.reschedule(key);
     }
 
     /// Takes the session out of every table.
-    fn remove(&mut self, key: SessionKey) {
+    pub(super) fn remove(&mut self, key: SessionKey) {
         self.close_port(key);
         self.expiry.cancel(key.slot);
         if let Some(session) = self.table.remove(key) {
@@ -181,7 +200,7 @@ impl Shard {
         }
     }
 
-    fn close_port(&mut self, key: SessionKey) {
+    pub(super) fn close_port(&mut self, key: SessionKey) {
         if let Some(session) = self.table.get_mut(key)
             && std::mem::take(&mut session.has_port)
         {

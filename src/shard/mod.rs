@@ -242,7 +242,10 @@ impl Shard {
             Command::Refuse { session, rejection } => self.refuse(now, session, rejection),
             Command::Close { session, reason } => self.end(now, session, reason),
             Command::Drain(draining) => self.draining = draining,
-            Command::CloseAll => self.closing_all = Some(0),
+            Command::CloseAll => {
+                self.draining = true;
+                self.closing_all = Some(0);
+            }
             Command::KeyLength(bytes) => self.config.key_length = bytes,
             Command::Sessions { request, from_slot, limit } => {
                 let page = self.page(now, request, from_slot, limit);

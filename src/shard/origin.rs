@@ -8,7 +8,7 @@ use super::{
     to_client, to_origin,
 };
 use crate::protocol::srt::{Handshake, HandshakeKind, Rejection, SocketId, control};
-use crate::session::handshake::RETRY_INTERVAL;
+use crate::session::handshake::{KEPT_MAX, RETRY_INTERVAL};
 
 impl Shard {
     /// Control has chosen.
@@ -32,16 +32,17 @@ impl Shard {
 
     /// The engine's answer to [`Action::Open`].
     pub fn port_opened(&mut self, now: Instant, key: SessionKey, result: Result<(), PortError>) {
-        let Some(session) = self.table.get_mut(key) else {
-            return;
-        };
+        let waiting = self.table.get_mut(key).filter(|session| session.state == State::Picking);
         match result {
             Ok(()) => {
+                let Some(session) = waiting else {
+                    // Refused or gone while the port was being opened: no one else would close it.
+                    self.outbox.act(Action::Close { session: key });
+                    return;
+                };
                 session.has_port = true;
-                if session.state == State::Picking {
-                    self.set_state(key, State::Inducing);
-                    self.ask(now, key);
-                }
+                self.set_state(key, State::Inducing);
+                self.ask(now, key);
             }
             Err(PortError::Exhausted) => self.refuse(now, key, Rejection::Overload),
             Err(PortError::Refused | PortError::Unreachable | PortError::Other(_)) => {
@@ -83,7 +84,7 @@ impl Shard {
         key: SessionKey,
         bytes: &[u8],
     ) -> Verdict {
-        let Ok(answer) = Handshake::parse(bytes) else {
+        let Some(answer) = Handshake::parse(bytes).ok().filter(|_| bytes.len() <= KEPT_MAX) else {
             return Verdict::Drop(DropReason::MalformedHandshake);
         };
         let Some(session) = self.table.get_mut(key) else {
@@ -109,6 +110,12 @@ impl Shard {
                 Verdict::Taken
             }
             (State::Established, HandshakeKind::Conclusion) => self.repeated_response(now, key),
+            (State::Refused, HandshakeKind::Conclusion) => {
+                // It has taken a caller that was refused meanwhile, and would keep the stream busy for nobody.
+                self.disown(now, key, answer.socket);
+                self.close_port(key);
+                Verdict::Taken
+            }
             _ => Verdict::Drop(DropReason::UnexpectedHandshake),
         }
     }
@@ -119,9 +126,9 @@ impl Shard {
             self.refuse(now, key, Rejection::BadGateway);
             return;
         }
+        self.claim_socket_id(key, socket);
         if self.table.index_socket_id(key, socket).is_err() {
-            let goodbye = control::shutdown(socket, self.timestamp(now));
-            self.send(to_origin(key), &goodbye);
+            self.disown(now, key, socket);
             self.refuse(now, key, Rejection::Resource);
             return;
         }
@@ -135,6 +142,24 @@ impl Shard {
         self.counters.sessions_created += 1;
         self.outbox.tell(Event::Established { session: key, setup });
         self.reschedule(key);
+    }
+
+    /// Makes a session that is closing give its socket ID up: its stragglers may be lost, a new session may not.
+    fn claim_socket_id(&mut self, key: SessionKey, socket: SocketId) {
+        let Some(client) = self.table.get_mut(key).map(|session| session.client.address) else {
+            return;
+        };
+        if let Some((holder, session)) = self.table.by_socket_id(client, socket)
+            && session.state == State::Closing
+        {
+            self.remove(holder);
+        }
+    }
+
+    /// Tells the origin that the socket it has just made for a caller has no peer.
+    fn disown(&mut self, now: Instant, key: SessionKey, socket: SocketId) {
+        let goodbye = control::shutdown(socket, self.timestamp(now));
+        self.send(to_origin(key), &goodbye);
     }
 
     /// Sends the origin's handshake to the client and keeps it for repeats.

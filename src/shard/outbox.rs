@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::command::Event;
 use super::verdict::Route;
 use crate::session::SessionKey;
+use crate::session::handshake::KEPT_MAX;
 
 /// Something the engine does for the shard, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,11 @@ impl Outbox {
         true
     }
 
+    /// Whether what one session asks for on the slow path would fit.
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes.len() + KEPT_MAX + GOODBYES <= BYTES_MAX
+    }
+
     /// Queues a port to open or close. Bounded by the sessions there are.
     pub(super) fn act(&mut self, action: Action) {
         self.actions.push_back(action);
@@ -106,6 +112,8 @@ impl Outbox {
 
 /// Room for 4,096 handshake answers between two drains.
 const BYTES_MAX: usize = 256 * 1024;
+/// Two SHUTDOWN packets.
+const GOODBYES: usize = 2 * 20;
 const ACTIONS_RESERVED: usize = 4096;
 /// Events that may wait for control before new callers are refused.
 const EVENTS_BACKLOG: usize = 16_384;

@@ -437,3 +437,40 @@ fn inductions_beyond_the_budget_of_a_network_are_dropped_and_others_still_answer
     let stranger = SocketAddr::from(([198, 51, 100, 1], 5000));
     assert_eq!(stage.client_sends(stranger, &packets::induction(1, 1)), Verdict::Taken);
 }
+
+#[test]
+fn an_answer_names_the_clients_socket_even_where_the_origin_named_none() {
+    let mut stage = Stage::new();
+    let session = stage.concluding(client(5000), 77);
+    stage.origin_sends(session, &packets::conclusion_response(0, 4242, 0x0516_1111, 500));
+    assert_eq!(stage.answer().destination, 77);
+}
+
+#[test]
+fn the_same_initial_sequence_number_is_a_new_attempt_once_the_old_answer_is_forgotten() {
+    let mut stage = Stage::new();
+    let old = stage.established(client(5000), 77, 4242);
+    for sequence in 0..11 {
+        stage.client_sends(client(5000), &packets::data(4242, sequence, b"media"));
+        stage.origin_sends(old, &packets::keepalive(77));
+        stage.pass(Duration::from_secs(1));
+    }
+    stage.conclude(client(5000), 77, Some(STREAM_ID));
+    assert_ne!(stage.pick().session, old);
+    assert!(stage.take_out().contains(&Out::Close { session: old }));
+}
+
+#[test]
+fn conclusions_do_not_keep_a_session_alive_whose_client_has_used_it() {
+    let mut stage = Stage::new();
+    let session = stage.established(client(5000), 77, 4242);
+    stage.client_sends(client(5000), &packets::data(4242, 1, b"media"));
+    stage.pass(5000 * MS);
+    let cookie = stage.cookie_for(client(5000), 77);
+    stage.client_sends(client(5000), &packets::conclusion(77, 1000, cookie, Some(STREAM_ID)));
+    for _ in 0..11 {
+        stage.origin_sends(session, &packets::keepalive(77));
+        stage.pass(1000 * MS);
+    }
+    assert_eq!(stage.shard.counters().sessions, 0);
+}

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use ringway::shard::{Command, DropReason, EndReason, Event, PortError, SessionKey, Verdict};
+use ringway::shard::{
+    Command, DropReason, EndReason, Event, Limits, OriginId, Port, PortError, Route, SessionKey,
+    Verdict,
+};
 
 use crate::support::packets;
-use crate::support::stage::{Out, STREAM_ID, Stage, client};
+use crate::support::stage::{Out, STREAM_ID, Stage, client, config, limits, origin};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -178,4 +181,100 @@ fn ten_thousand_sessions_come_and_go_and_leave_the_table_empty() {
     assert_eq!((counters.sessions, counters.established, counters.pending), (0, 0, 0));
     assert_eq!(counters.sessions_created, 10_000);
     assert_eq!(stage.shard.poll_timeout(), None);
+}
+
+#[test]
+fn a_repeated_conclusion_does_not_connect_a_caller_to_a_session_that_it_has_left() {
+    let mut stage = Stage::new();
+    stage.established(client(5000), 77, 4242);
+    stage.client_sends(client(5000), &packets::shutdown(4242));
+    stage.pass(SECOND);
+    let cookie = stage.cookie_for(client(5000), 77);
+    let again = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
+    let verdict = stage.client_sends(client(5000), &again);
+    assert_eq!(verdict, Verdict::Drop(DropReason::RepeatedConclusion));
+    stage.pass(2 * SECOND);
+    stage.client_sends(client(5000), &again);
+    assert_eq!(stage.pick().client, client(5000), "once the old session is gone, it is a new one");
+}
+
+#[test]
+fn a_caller_that_missed_answer_and_goodbye_of_its_origin_gets_both_when_it_asks_again() {
+    let mut stage = Stage::new();
+    let session = stage.established(client(5000), 77, 4242);
+    stage.origin_sends(session, &packets::shutdown(77));
+    stage.pass(Duration::from_millis(250));
+    let cookie = stage.cookie_for(client(5000), 77);
+    stage.client_sends(client(5000), &packets::conclusion(77, 1000, cookie, Some(STREAM_ID)));
+    let told: Vec<_> = stage
+        .take_out()
+        .into_iter()
+        .map(|out| match out {
+            Out::ToClient { bytes, .. } => (bytes[1], packets::word(&bytes, 12)),
+            other => panic!("only the client hears of it: {other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(0, 77), (5, 77)]);
+}
+
+#[test]
+fn an_origin_may_use_a_socket_id_again_whose_session_is_closing() {
+    let mut stage = Stage::new();
+    let old = stage.established(client(5000), 77, 4242);
+    stage.client_sends(client(5000), &packets::shutdown(4242));
+    let new = stage.established(client(5000), 78, 4242);
+    let verdict = stage.client_sends(client(5000), &packets::data(4242, 1, b"media"));
+    let route = Route { port: Port::Session(new), to: None };
+    assert_eq!(verdict, Verdict::Forward(route));
+    let verdict = stage.origin_sends(old, &packets::shutdown(77));
+    assert_eq!(verdict, Verdict::Drop(DropReason::StalePort));
+    assert_eq!(stage.shard.counters().sessions, 1);
+}
+
+#[test]
+fn a_port_that_opens_too_late_for_its_session_is_closed_at_once() {
+    for reason in [EndReason::Operator, EndReason::PendingOverflow] {
+        let mut stage = Stage::new();
+        stage.conclude(client(5000), 77, Some(STREAM_ID));
+        let session = stage.pick().session;
+        stage.apply(Command::Open { session, origin: OriginId(0), address: origin() });
+        stage.apply(Command::Close { session, reason });
+        stage.take_out();
+        stage.shard.port_opened(stage.now, session, Ok(()));
+        stage.pass(Duration::ZERO);
+        assert_eq!(stage.take_out(), [Out::Close { session }], "{reason:?}");
+    }
+}
+
+#[test]
+fn a_thousand_questions_that_are_due_at_once_are_all_asked() {
+    let mut roomy = config();
+    roomy.limits = Limits { pending_max: 1000, pending_per_source: 1000, ..limits() };
+    let mut stage = Stage::with(roomy);
+    for port in 5000..5600 {
+        let cookie = stage.cookie_for(client(port), 77);
+        let mut conclusion = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
+        conclusion.extend(packets::string_block(7, &[b'x'; 1024]));
+        stage.client_sends(client(port), &conclusion);
+        let session = stage.pick().session;
+        stage.open(session, origin());
+        stage.origin_sends(session, &packets::induction_response(77, 9));
+        stage.take_out();
+    }
+    stage.pass(Duration::from_millis(300));
+    assert_eq!(stage.questions().len(), 600);
+    assert_eq!(stage.shard.counters().drops[DropReason::OutboxFull as usize], 0);
+}
+
+#[test]
+fn nobody_comes_in_while_everybody_is_sent_away() {
+    let mut stage = Stage::new();
+    stage.established(client(5000), 77, 4242);
+    stage.apply(Command::CloseAll);
+    stage.pass(Duration::ZERO);
+    stage.take_out();
+    let cookie = stage.cookie_for(client(5001), 78);
+    stage.client_sends(client(5001), &packets::conclusion(78, 1000, cookie, Some(STREAM_ID)));
+    assert_eq!(stage.answer().kind, 1007);
+    assert_eq!(stage.shard.counters().sessions, 0);
 }

@@ -266,3 +266,46 @@ fn nobody_who_is_still_connecting_gets_anything_but_handshakes() {
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     assert_eq!(stage.answer().kind, 1007);
 }
+
+#[test]
+fn a_caller_that_an_operator_refused_stays_refused_when_its_conclusion_comes_again() {
+    let mut stage = Stage::new();
+    let cookie = stage.conclude(client(5000), 77, Some(STREAM_ID));
+    let session = stage.pick().session;
+    stage.apply(Command::Close { session, reason: EndReason::Operator });
+    assert_eq!(stage.answer().kind, 1007);
+    assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::Close))]);
+    stage.pass(Duration::from_millis(250));
+    stage.client_sends(client(5000), &packets::conclusion(77, 1000, cookie, Some(STREAM_ID)));
+    assert_eq!(stage.answer().kind, 1007);
+    assert!(stage.take_events().is_empty(), "nobody is asked for an origin again");
+    stage.pass(Duration::from_secs(4));
+    assert_eq!(stage.shard.counters().sessions, 0);
+}
+
+#[test]
+fn a_conclusion_longer_than_any_handshake_is_a_rogue_and_is_not_kept() {
+    let mut stage = Stage::new();
+    let cookie = stage.cookie_for(client(5000), 77);
+    let mut conclusion = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
+    // An extension of an unknown type, as long as a UDP datagram allows.
+    conclusion.extend([0, 99, 0x3F, 0xC0]);
+    conclusion.resize(conclusion.len() + 4 * 0x3FC0, 0);
+    stage.client_sends(client(5000), &conclusion);
+    assert_eq!(stage.answer().kind, 1004);
+    assert_eq!(stage.shard.counters().sessions, 0);
+}
+
+#[test]
+fn an_origin_that_takes_a_caller_too_late_is_told_that_nobody_is_there() {
+    let mut stage = Stage::new();
+    let session = stage.concluding(client(5000), 77);
+    stage.pass(Duration::from_millis(2010));
+    assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::BadGateway))]);
+    stage.take_out();
+    stage.origin_sends(session, &packets::conclusion_response(77, 4242, 0x0516_1111, 500));
+    let goodbye = stage.questions().pop().expect("the origin hears of it");
+    assert_eq!((goodbye[1], packets::word(&goodbye, 12)), (5, 4242));
+    stage.pass(Duration::from_secs(2));
+    assert_eq!(stage.shard.counters().sessions, 0);
+}
