@@ -52,7 +52,7 @@ fn script(seed: u64) -> Vec<u8> {
         let who = (random.below(32) as u8) << 3;
         let socket = 70 + random.below(3) as u32;
         let sequence = random.below(2) as u32;
-        let (kind, mut argument) = match random.below(12) {
+        let (kind, mut argument) = match random.below(14) {
             0..=1 => (0, packets::induction(socket, sequence)),
             2..=3 => (1, packets::conclusion(socket, sequence, 0, Some("#!::r=live/a"))),
             4 => (2, packets::induction_response(socket, 9)),
@@ -64,6 +64,11 @@ fn script(seed: u64) -> Vec<u8> {
             }
             9 => (3, Vec::new()),
             10 => (6, vec![0; random.below(200) as usize]),
+            // A command or a port's failure of some kind, now and then with the next one on its heels.
+            11..=12 => {
+                let kind = [3, 4, 5, 7][random.below(4) as usize];
+                (kind, vec![random.below(4) as u8, random.below(2) as u8])
+            }
             _ => (random.below(8) as u8, vec![0; random.below(80) as usize]),
         };
         argument.resize(argument.len().div_ceil(6) * 6, 0);

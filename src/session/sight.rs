@@ -31,7 +31,10 @@ impl Sight {
             Kind::Data => {
                 let again = srt::header::is_retransmission(datagram);
                 self.retransmits += u64::from(again);
-                if let Some(sequence) = srt::header::sequence(datagram) {
+                // A packet of the filter repeats the sequence number of a packet that it protects.
+                if let Some(sequence) = srt::header::sequence(datagram)
+                    && !srt::header::is_of_filter(datagram)
+                {
                     self.from_client.see(sequence, again);
                 }
             }
@@ -63,9 +66,12 @@ impl Sight {
             }
         };
         if kind == ControlType::Ack {
-            // Light ACKs carry no RTT and are not answered.
+            // Light ACKs carry no RTT; they and small ones have no number and are not answered.
             if let Some(Ack { number, rtt_us: Some(total) }) = Ack::parse(datagram) {
                 self.rtt_us = Some(total);
+                if number == 0 {
+                    return;
+                }
                 if acked.is_none_or(|(_, since)| now.duration_since(since) > ACK_PATIENCE) {
                     *acked = Some((number, now));
                 }
@@ -147,6 +153,38 @@ mod tests {
     fn an_overtaken_packet_is_not_lost() {
         let gaps = seen(&[(1, false), (3, false), (2, false)]);
         assert_eq!((gaps.expected, gaps.missing), (3, 0));
+    }
+
+    #[test]
+    fn packets_of_the_filter_neither_fill_gaps_nor_make_any() {
+        let (mut sight, t0) = (Sight::default(), Instant::now());
+        let mut send = |sequence: u8, message: u8| {
+            let mut packet = [0_u8; 20];
+            packet[3] = sequence;
+            packet[7] = message;
+            sight.client_sent(Kind::Data, &packet, t0);
+        };
+        send(1, 1);
+        send(2, 2);
+        send(4, 4);
+        send(4, 0);
+        assert_eq!(sight.loss_client_to_relay(), Some(0.25));
+    }
+
+    #[test]
+    fn an_ack_that_nobody_answers_does_not_stand_in_the_way_of_one_that_is_answered() {
+        let mut ack = [0_u8; 44];
+        ack[..2].copy_from_slice(&[0x80, 0x02]);
+        let (mut sight, t0) = (Sight::default(), Instant::now());
+        sight.origin_sent(Kind::Control(ControlType::Ack), &ack[..32], t0);
+        ack[7] = 9;
+        sight.origin_sent(Kind::Control(ControlType::Ack), &ack, t0);
+        let mut ackack = [0_u8; 16];
+        ackack[..2].copy_from_slice(&[0x80, 0x06]);
+        ackack[7] = 9;
+        let later = t0 + Duration::from_millis(30);
+        sight.client_sent(Kind::Control(ControlType::AckAck), &ackack, later);
+        assert_eq!(sight.rtt_client_us, Some(30_000));
     }
 
     #[test]

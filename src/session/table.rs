@@ -62,7 +62,7 @@ impl SessionTable {
         self.sessions.is_empty()
     }
 
-    /// One past the highest slot in use so far.
+    /// Above every slot in use so far, though perhaps not by one.
     pub fn slots(&self) -> u32 {
         self.sessions.capacity() as u32
     }

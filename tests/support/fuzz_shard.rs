@@ -1,10 +1,12 @@
 //! A shard under any sequence of datagrams, commands and hours.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringway::protocol::srt::{CookieKey, Rejection};
 use ringway::protocol::stream_url::Vhosts;
+use ringway::session::handshake::KEPT_MAX;
 use ringway::shard::{
     Action, Command, Datagram, EndReason, Event, Limits, ListenerIndex, OriginId, Port, PortError,
     SessionKey, Shard, ShardConfig, Verdict,
@@ -30,8 +32,10 @@ struct Play {
     now: Instant,
     sessions: Vec<SessionKey>,
     open: Vec<SessionKey>,
-    picked: u32,
-    ended: u32,
+    /// Of each session that control was asked about: how often it was told of its beginning and of its end.
+    told: BTreeMap<SessionKey, (u32, u32)>,
+    /// What the next port that is opened comes to.
+    port: Result<(), PortError>,
     cookie: u32,
 }
 
@@ -57,7 +61,8 @@ impl Play {
             key_length: 16,
         };
         let shard = Shard::new(config);
-        Self { shard, now, sessions: vec![], open: vec![], picked: 0, ended: 0, cookie: 0 }
+        let told = BTreeMap::new();
+        Self { shard, now, sessions: vec![], open: vec![], told, port: Ok(()), cookie: 0 }
     }
 
     fn step(&mut self, step: u8, argument: &[u8]) {
@@ -80,6 +85,7 @@ impl Play {
                 self.shard.handle(self.now, datagram);
             }
             (3, Some(session)) => {
+                self.port = port_result(argument.first().copied());
                 let (origin, address) = (OriginId(0), origin());
                 self.shard.apply(self.now, Command::Open { session, origin, address });
             }
@@ -87,18 +93,31 @@ impl Play {
                 let rejection = Rejection::Unavailable;
                 self.shard.apply(self.now, Command::Refuse { session, rejection });
             }
-            (5, Some(session)) => self.shard.port_failed(self.now, session, PortError::Refused),
+            (5, Some(session)) => {
+                let error = port_result(argument.first().copied()).err();
+                let error = error.unwrap_or(PortError::Refused);
+                self.shard.port_failed(self.now, session, error);
+            }
             (6, _) => {
                 self.now += Duration::from_millis(argument.len() as u64 * 50);
                 self.shard.handle_timeout(self.now);
             }
             (7, Some(session)) => {
-                let reason = EndReason::Operator;
-                self.shard.apply(self.now, Command::Close { session, reason });
+                let command = match argument.first() {
+                    Some(1) => Command::CloseAll,
+                    Some(2) => Command::Sessions { request: 1, from_slot: 0, limit: 3 },
+                    Some(3) => Command::Drain(false),
+                    _ => Command::Close { session, reason: EndReason::Operator },
+                };
+                self.shard.apply(self.now, command);
             }
             _ => self.shard.apply(self.now, Command::Drain(who.is_multiple_of(2))),
         }
-        self.settle();
+        // Several commands may come in before the engine acts.
+        let is_first_of_many = matches!(kind, 3 | 4 | 7) && argument.get(1) == Some(&1);
+        if !is_first_of_many {
+            self.settle();
+        }
     }
 
     fn client_sends(&mut self, who: usize, bytes: &[u8]) {
@@ -108,16 +127,20 @@ impl Play {
         let before = self.shard.counters();
         let verdict = self.shard.handle(self.now, datagram);
         let counters = self.shard.counters();
-        let answered = counters.client_out.bytes - before.client_out.bytes;
-        if verdict == Verdict::Taken && counters.sessions <= before.sessions {
-            assert!(
-                answered as usize <= bytes.len().max(160),
-                "an answer larger than its question"
-            );
-        }
+        let answered = (counters.client_out.bytes - before.client_out.bytes) as usize;
+        let is_proven = bytes.get(36..40) == Some(&[0xFF; 4]) && verdict == Verdict::Taken;
+        // A caller whose cookie was right may get the kept answer of its origin, and a goodbye.
+        let bound = if is_proven { KEPT_MAX + 20 } else { bytes.len() };
+        let forwarded = matches!(verdict, Verdict::Forward(_));
+        assert!(
+            answered <= bound && !(forwarded && answered > 0),
+            "{answered} for {}",
+            bytes.len()
+        );
         if matches!(verdict, Verdict::Drop(_)) {
             let dropped = counters.drops.iter().sum::<u64>() - before.drops.iter().sum::<u64>();
             assert_eq!(dropped, 1, "every drop is counted once");
+            assert_eq!(answered, 0, "what is dropped has no answer");
         }
     }
 
@@ -134,8 +157,10 @@ impl Play {
                 }
                 Action::Open { session, .. } => {
                     assert!(!self.open.contains(&session), "opened twice");
-                    self.open.push(session);
-                    self.shard.port_opened(self.now, session, Ok(()));
+                    if self.port.is_ok() {
+                        self.open.push(session);
+                    }
+                    self.shard.port_opened(self.now, session, self.port);
                 }
                 Action::Close { session } => {
                     let open = self.open.iter().position(|&open| open == session);
@@ -146,18 +171,24 @@ impl Play {
         while let Some(event) = self.shard.next_event() {
             match event {
                 Event::Pick(request) => {
-                    self.picked += 1;
+                    assert_eq!(self.told.insert(request.session, (0, 0)), None, "asked twice");
                     self.sessions.push(request.session);
                 }
-                Event::Ended { .. } => self.ended += 1,
-                Event::Established { .. }
-                | Event::Sessions { .. }
-                | Event::Counters { .. }
-                | Event::Emptied => {}
+                Event::Established { session, .. } => {
+                    let (begun, ended) = self.told.get_mut(&session).expect("asked before");
+                    *begun += 1;
+                    assert_eq!((*begun, *ended), (1, 0), "begun once, before its end");
+                }
+                Event::Ended { session, .. } => {
+                    self.told.get_mut(&session).expect("asked before").1 += 1;
+                }
+                Event::Sessions { sessions, .. } => assert!(sessions.len() <= 3),
+                Event::Counters { .. } | Event::Emptied => {}
             }
         }
         let counters = self.shard.counters();
         assert!(counters.sessions <= 5 && counters.pending <= 4, "{counters:?}");
+        assert!(counters.pending + counters.established <= counters.sessions);
         assert!(self.open.len() as u64 <= counters.sessions);
     }
 
@@ -167,9 +198,20 @@ impl Play {
             self.shard.handle_timeout(self.now);
             self.settle();
         }
-        assert_eq!(self.shard.counters().sessions, 0);
+        let counters = self.shard.counters();
+        assert_eq!((counters.sessions, counters.pending, counters.established), (0, 0, 0));
         assert_eq!((self.open.len(), self.shard.poll_timeout()), (0, None));
-        assert_eq!(self.picked, self.ended, "every picked session ends once");
+        let wrong = self.told.iter().find(|(_, (_, ended))| *ended != 1);
+        assert_eq!(wrong, None, "every session that control was asked about ends once");
+    }
+}
+
+fn port_result(choice: Option<u8>) -> Result<(), PortError> {
+    match choice {
+        Some(1) => Err(PortError::Exhausted),
+        Some(2) => Err(PortError::Unreachable),
+        Some(3) => Err(PortError::Other(22)),
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Control packets that a relay reads (ACK, ACKACK, NAK) or makes (SHUTDOWN).
+//! Control packets that a relay reads (ACK, ACKACK) or makes (SHUTDOWN).
 //!
 //! None of them is authenticated, so what is read here serves statistics and never decides where a
 //! packet goes.
@@ -35,39 +35,6 @@ pub fn ackack_number(datagram: &[u8]) -> Option<u32> {
     specific(datagram, ControlType::AckAck)
 }
 
-/// Packets that a NAK reports as lost (section 3.2.5 and appendix A).
-///
-/// `None` when `datagram` is no NAK, or when its list is malformed: empty, not made of whole words,
-/// a range without an end, or one that no flow window could hold. The sum saturates.
-pub fn nak_losses(datagram: &[u8]) -> Option<u32> {
-    specific(datagram, ControlType::Nak)?;
-    let (words, []) = datagram.get(Header::LEN..)?.as_chunks::<4>() else {
-        return None;
-    };
-    if words.is_empty() {
-        return None;
-    }
-    let mut losses = 0_u32;
-    let mut words = words.iter().map(|word| u32::from_be_bytes(*word));
-    while let Some(word) = words.next() {
-        losses = losses.saturating_add(if word & RANGE == 0 {
-            1
-        } else {
-            range(word & !RANGE, words.next()?)?
-        });
-    }
-    Some(losses)
-}
-
-/// Packets from `first` to `last`, both included. Sequence numbers wrap at 31 bits.
-fn range(first: u32, last: u32) -> Option<u32> {
-    if last & RANGE != 0 {
-        return None;
-    }
-    let distance = last.wrapping_sub(first) & !RANGE;
-    (distance < RANGE_MAX).then_some(distance + 1)
-}
-
 /// A SHUTDOWN (section 3.2.7) for `destination`, `timestamp` microseconds after the start of
 /// whoever seems to send it.
 ///
@@ -84,12 +51,6 @@ fn specific(datagram: &[u8], wanted: ControlType) -> Option<u32> {
     let (_, specific) = datagram.first_chunk::<8>()?.split_last_chunk::<4>()?;
     (header.kind == Kind::Control(wanted)).then(|| u32::from_be_bytes(*specific))
 }
-
-/// Marks the first word of a range in a loss list.
-const RANGE: u32 = 1 << 31;
-/// Packets that one range may span: several times the largest flow window in use, far below what
-/// would drown a counter.
-const RANGE_MAX: u32 = 1 << 17;
 
 #[cfg(test)]
 mod tests {
@@ -148,38 +109,6 @@ mod tests {
     }
 
     #[test]
-    fn a_nak_counts_single_packets_and_ranges() {
-        let nak =
-            |list: &str| nak_losses(&bytes(&format!("80030000 00000000 00000000 00000001 {list}")));
-        assert_eq!(nak("0000002a"), Some(1));
-        assert_eq!(nak("0000002a 8000002d 00000031"), Some(6));
-        assert_eq!(nak("8000002d 0000002d"), Some(1));
-        assert_eq!(nak("ffffffff 00000000"), Some(2), "sequence numbers wrap at 31 bits");
-    }
-
-    #[test]
-    fn a_malformed_loss_list_counts_as_nothing() {
-        let table = [
-            ("", "empty"),
-            ("0000002a 0000", "half a word"),
-            ("8000002d", "a range without an end"),
-            ("8000002d 80000031", "a range that ends with the start of a range"),
-            ("80000031 0000002d", "a range that runs backwards"),
-            ("80000000 7fffffff", "a range of every sequence number"),
-            ("80000000 00020000", "a range above the limit"),
-        ];
-        for (list, why) in table {
-            let nak = bytes(&format!("80030000 00000000 00000000 00000001 {list}"));
-            assert_eq!(nak_losses(&nak), None, "{why}");
-        }
-        assert_eq!(
-            nak_losses(&bytes("80020000 00000000 00000000 00000001 0000002a")),
-            None,
-            "an ACK"
-        );
-    }
-
-    #[test]
     fn a_shutdown_is_a_header_and_a_zero_word() {
         let packet = shutdown(SocketId(0x184b_6180), 0x0102_0304);
         assert_eq!(packet.as_slice(), bytes("80050000 00000000 01020304 184b6180 00000000"));
@@ -187,25 +116,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_loss_list_counts_what_it_lists(
-            ranges in prop::collection::vec((0_u32..1 << 31, 0_u32..1000), 1..50)
-        ) {
-            let mut nak = bytes("80030000 00000000 00000000 00000001");
-            for (first, more) in &ranges {
-                let last = first.wrapping_add(*more) & !RANGE;
-                if *more == 0 {
-                    nak.extend(first.to_be_bytes());
-                } else {
-                    nak.extend((first | RANGE).to_be_bytes());
-                    nak.extend(last.to_be_bytes());
-                }
-            }
-            prop_assert_eq!(nak_losses(&nak), Some(ranges.iter().map(|(_, more)| more + 1).sum()));
-        }
-
-        #[test]
         fn no_bytes_make_the_readers_panic(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (Ack::parse(&datagram), ackack_number(&datagram), nak_losses(&datagram));
+            let _ = (Ack::parse(&datagram), ackack_number(&datagram));
         }
     }
 }

@@ -127,6 +127,16 @@ pub fn is_retransmission(datagram: &[u8]) -> bool {
     )
 }
 
+/// Whether a data packet was made by the packet filter (FEC): it has message number 0, which media never has.
+#[inline]
+pub fn is_of_filter(datagram: &[u8]) -> bool {
+    matches!(
+        datagram.first_chunk::<{ Header::LEN }>(),
+        Some(&[first, _, _, _, flags, 0, 0, 0, ..])
+            if first & CONTROL == 0 && flags & MESSAGE_NUMBER_TOP == 0
+    )
+}
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -166,6 +176,8 @@ pub enum ParseError {
 const CONTROL: u8 = 0x80;
 /// The R bit of the fifth byte of a data packet.
 const RETRANSMITTED: u8 = 0x04;
+/// The highest bits of the message number, in the same byte.
+const MESSAGE_NUMBER_TOP: u8 = 0x03;
 
 #[cfg(test)]
 mod tests {
@@ -233,6 +245,14 @@ mod tests {
         assert!(is_retransmission(&bytes("00000001 04000000 00000000 00000000")));
         assert!(!is_retransmission(&bytes("00000001 fb000000 00000000 00000000")));
         assert!(!is_retransmission(&bytes("80020000 04000000 00000000 00000000")));
+    }
+
+    #[test]
+    fn only_message_number_0_of_a_data_packet_means_the_filter() {
+        assert!(is_of_filter(&bytes("00000001 fc000000 00000000 00000000")));
+        assert!(!is_of_filter(&bytes("00000001 fc000001 00000000 00000000")));
+        assert!(!is_of_filter(&bytes("00000001 fd000000 00000000 00000000")));
+        assert!(!is_of_filter(&bytes("80020000 00000000 00000000 00000000")));
     }
 
     #[test]
