@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringway::protocol::srt::Rejection;
-use ringway::shard::{Command, Event, OriginId, Port, PortError, Route, SessionKey, Verdict};
+use ringway::shard::{
+    Command, EndReason, Event, OriginId, Port, PortError, Route, SessionKey, Verdict,
+};
 
 use crate::support::packets::{self, CONCLUSION, Fields, INDUCTION};
 use crate::support::random::Random;
@@ -49,6 +51,19 @@ fn without_loss_every_caller_of_a_living_origin_connects_and_every_other_is_told
     }
 }
 
+#[test]
+fn whatever_operators_and_restarts_do_besides_the_tables_end_empty_and_every_end_is_told_once() {
+    let (mut restarted, mut emptied) = (0, 0);
+    for seed in 0..200 {
+        let mut world = World::new(seed);
+        world.make_unrest();
+        let world = world.run();
+        restarted += world.clients.iter().filter(|client| client.sequence % 10_000 != 0).count();
+        emptied += world.emptied;
+    }
+    assert!(restarted > 200 && emptied > 30, "{restarted} and {emptied}");
+}
+
 /// How an origin behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Temper {
@@ -85,6 +100,13 @@ struct World {
     accepted: BTreeMap<SessionKey, Accepted>,
     ports: BTreeMap<SessionKey, usize>,
     picks: BTreeMap<SessionKey, u32>,
+    /// Callers begin anew under the same socket ID this often.
+    restarts_max: u32,
+    /// Counts the restarts of origins: cookies and sockets of before mean nothing to them.
+    origin_epoch: u32,
+    /// Shards that were told to close everything, and said that they had.
+    closed: u32,
+    emptied: u32,
 }
 
 enum Happening {
@@ -95,6 +117,15 @@ enum Happening {
     Picked { session: SessionKey },
     ClientActs(usize),
     OriginActs(SessionKey),
+    OriginsRestart,
+    Ordered(Order),
+}
+
+/// What an operator does.
+enum Order {
+    Drain,
+    CloseOne,
+    CloseAll,
 }
 
 #[derive(Debug)]
@@ -110,6 +141,8 @@ struct Client {
     origin: Option<Temper>,
     sent: u32,
     quits_after: u32,
+    /// A goodbye has come.
+    is_over: bool,
 }
 
 struct Accepted {
@@ -141,6 +174,7 @@ impl World {
                 origin: None,
                 sent: 0,
                 quits_after: random.below(40) as u32,
+                is_over: false,
             })
             .collect();
         let weather = Weather {
@@ -161,7 +195,33 @@ impl World {
             accepted: BTreeMap::new(),
             ports: BTreeMap::new(),
             picks: BTreeMap::new(),
+            restarts_max: 0,
+            origin_epoch: 0,
+            closed: 0,
+            emptied: 0,
         }
+    }
+
+    /// Adds operators, callers that begin anew and origins that forget.
+    fn make_unrest(&mut self) {
+        self.restarts_max = 3;
+        for _ in 0..self.random.below(6) {
+            self.sometime(4000, Happening::Ordered(Order::CloseOne));
+        }
+        if self.random.below(3) == 0 {
+            self.sometime(4000, Happening::OriginsRestart);
+        }
+        if self.random.below(4) == 0 {
+            self.sometime(6000, Happening::Ordered(Order::Drain));
+        }
+        if self.random.below(4) == 0 {
+            self.sometime(6000, Happening::Ordered(Order::CloseAll));
+        }
+    }
+
+    fn sometime(&mut self, within_ms: u64, happening: Happening) {
+        let time = self.stage.now + Duration::from_millis(self.random.below(within_ms));
+        self.at(time, happening);
     }
 
     fn run(mut self) -> Self {
@@ -209,6 +269,28 @@ impl World {
             Happening::Picked { session } => self.picked(session),
             Happening::ClientActs(client) => self.client_acts(client),
             Happening::OriginActs(session) => self.origin_acts(session),
+            Happening::OriginsRestart => {
+                self.origin_epoch += 1;
+                self.accepted.clear();
+            }
+            Happening::Ordered(order) => self.obey(&order),
+        }
+    }
+
+    fn obey(&mut self, order: &Order) {
+        match order {
+            Order::Drain => self.stage.apply(Command::Drain(true)),
+            Order::CloseAll => {
+                self.closed += 1;
+                self.stage.apply(Command::CloseAll);
+            }
+            Order::CloseOne => {
+                let chosen = self.random.below(self.picks.len() as u64) as usize;
+                if let Some(&session) = self.picks.keys().nth(chosen) {
+                    let reason = EndReason::Operator;
+                    self.stage.apply(Command::Close { session, reason });
+                }
+            }
         }
     }
 
@@ -246,6 +328,7 @@ impl World {
                         self.at(time, Happening::Picked { session: request.session });
                     }
                     Event::Ended { session, .. } => *self.picks.get_mut(&session).unwrap() += 1,
+                    Event::Emptied => self.emptied += 1,
                     _ => {}
                 }
             }
@@ -265,9 +348,18 @@ impl World {
 
     fn client_acts(&mut self, index: usize) {
         let now = self.stage.now;
+        let is_new_attempt = self.random.below(20) < 3;
         let client = &mut self.clients[index];
+        if is_new_attempt && client.sequence % 10_000 < self.restarts_max {
+            client.begin_anew(now);
+        }
         let mut again = Some(Duration::from_millis(250));
-        let bytes = if let Some(listener) = client.listener {
+        let bytes = if client.is_over {
+            if client.sequence % 10_000 < self.restarts_max {
+                self.at(now + Duration::from_millis(500), Happening::ClientActs(index));
+            }
+            return;
+        } else if let Some(listener) = client.listener {
             client.sent += 1;
             again = (client.sent <= client.quits_after).then_some(Duration::from_millis(50));
             if again.is_some() {
@@ -291,6 +383,12 @@ impl World {
     }
 
     fn client_hears(&mut self, address: SocketAddr, bytes: &[u8]) {
+        if bytes[..2] == [0x80, 5] {
+            let socket = packets::word(bytes, 12);
+            let told = |client: &&mut Client| client.address == address && client.socket == socket;
+            let client = self.clients.iter_mut().find(told).expect("a goodbye for somebody");
+            client.is_over |= client.listener.is_some();
+        }
         if bytes[..2] != [0x80, 0] {
             return;
         }
@@ -303,15 +401,22 @@ impl World {
         else {
             panic!("seed {seed}: an answer for nobody: {answer:?}");
         };
+        // The answer to an attempt that the caller has given up.
+        let is_late = answer.sequence != client.sequence;
+        // What is on its way while the relay quits meets no session any more.
+        let is_strict = self.closed == 0;
         match answer.kind {
+            _ if is_late => {}
             INDUCTION => client.cookie = Some(answer.cookie),
             CONCLUSION => {
-                assert_eq!(client.refusal, None, "seed {seed}: refused, then connected");
+                let was_refused = is_strict && client.refusal.is_some();
+                assert!(!was_refused, "seed {seed}: refused, then connected: {client:?}");
                 assert!(client.listener.is_none_or(|listener| listener == answer.socket));
                 client.listener = Some(answer.socket);
             }
             code => {
-                assert_eq!(client.listener, None, "seed {seed}: connected, then refused");
+                let was_connected = is_strict && client.listener.is_some();
+                assert!(!was_connected, "seed {seed}: connected, then {code}: {client:?}");
                 client.refusal = Some(code);
             }
         }
@@ -335,9 +440,13 @@ impl World {
             self.note_temper(bytes, temper);
             return self.origin_shakes(session, origin, bytes);
         }
-        let accepted = self.accepted.get_mut(&session).expect("media only after the handshake");
+        let to = packets::word(bytes, 12);
+        let accepted = self.accepted.get_mut(&session).filter(|accepted| accepted.listener == to);
+        let Some(accepted) = accepted else {
+            assert!(self.origin_epoch > 0, "media only after the handshake, for its socket");
+            return;
+        };
         accepted.heard = self.stage.now;
-        assert_eq!(packets::word(bytes, 12), accepted.listener, "media for another socket");
         if bytes[0] & 0x80 == 0 {
             let of = packets::word(bytes, 16);
             assert_eq!(Some(of), accepted.sequence, "seed {}: media of another client", self.seed);
@@ -349,18 +458,20 @@ impl World {
         let asked = Fields::read(bytes);
         let now = self.stage.now;
         let fresh = Accepted {
-            cookie: 0x1000 + session.generation,
+            cookie: 0x1000 + session.generation + (self.origin_epoch << 16),
             sequence: None,
-            listener: 0x5000 + session.generation,
+            listener: 0x5000 + session.generation + (self.origin_epoch << 16),
             caller: asked.socket,
             heard: now,
         };
         let accepted = self.accepted.entry(session).or_insert(fresh);
         accepted.heard = now;
-        let answer = if asked.kind == INDUCTION {
+        let mut answer = if asked.kind == INDUCTION {
             packets::induction_response(asked.socket, accepted.cookie)
+        } else if asked.cookie != accepted.cookie {
+            assert!(self.origin_epoch > 0, "the origin's own cookie");
+            return;
         } else {
-            assert_eq!(asked.cookie, accepted.cookie, "the origin's own cookie");
             let repeated = accepted.sequence.replace(asked.sequence).is_some();
             match temper {
                 Temper::Refusing => packets::rejection(asked.socket, 2403),
@@ -368,6 +479,7 @@ impl World {
                 _ => packets::conclusion_response(asked.socket, accepted.listener, asked.cookie, 9),
             }
         };
+        answer[24..28].copy_from_slice(&asked.sequence.to_be_bytes());
         self.carry(Happening::FromOrigin { session, bytes: answer });
         if asked.kind == CONCLUSION && temper != Temper::Refusing {
             self.at(now + Duration::from_secs(1), Happening::OriginActs(session));
@@ -395,7 +507,9 @@ impl World {
         if bytes[..2] == [0x80, 0] {
             let sequence = Fields::read(bytes).sequence;
             let client = self.clients.iter_mut().find(|client| client.sequence == sequence);
-            client.unwrap().origin = Some(temper);
+            if let Some(client) = client {
+                client.origin = Some(temper);
+            }
         }
     }
 
@@ -444,5 +558,19 @@ impl World {
         assert_eq!(self.stage.shard.poll_timeout(), None, "seed {seed}: timers left");
         let unheard: BTreeSet<_> = self.picks.iter().filter(|(_, ended)| **ended != 1).collect();
         assert!(unheard.is_empty(), "seed {seed}: ends not told exactly once: {unheard:?}");
+        assert_eq!(self.emptied, self.closed, "seed {seed}: whether all are gone is told once");
+    }
+}
+
+impl Client {
+    /// The same socket ID, for it may be a device that knows no other, and another initial sequence number.
+    fn begin_anew(&mut self, now: Instant) {
+        self.sequence += 1;
+        self.begun = now;
+        self.cookie = None;
+        self.listener = None;
+        self.refusal = None;
+        self.sent = 0;
+        self.is_over = false;
     }
 }

@@ -127,7 +127,7 @@ impl Shard {
         self.close_port(key);
     }
 
-    /// One side has said goodbye: the other's own may still be on its way.
+    /// A goodbye has passed: stragglers and the other side's own may still be on their way.
     pub(super) fn linger(&mut self, now: Instant, key: SessionKey, reason: EndReason) {
         let Some(session) = self.table.get_mut(key) else {
             return;
@@ -138,7 +138,7 @@ impl Shard {
         }
     }
 
-    /// Ends a session at once, with a goodbye to whoever believes in it.
+    /// Ends a session with a goodbye to whoever believes in it.
     pub(super) fn end(&mut self, now: Instant, key: SessionKey, reason: EndReason) {
         let Some(session) = self.table.get_mut(key) else {
             return;
@@ -146,10 +146,6 @@ impl Shard {
         let is_told = matches!(reason, EndReason::Operator | EndReason::Quit);
         if session.state.is_undecided() && is_told {
             self.refuse(now, key, Rejection::Close);
-            if reason == EndReason::Operator {
-                // Kept: a repeat that is on its way must not be taken for a new attempt.
-                return;
-            }
         } else if session.state == State::Established {
             // A caller that begins anew would take the goodbye to its old connection for one to its new.
             if reason != EndReason::Superseded {
@@ -157,8 +153,13 @@ impl Shard {
             }
             self.say_goodbye_to_origin(now, key);
         }
-        self.over(now, key, reason, State::Closing);
-        self.remove(key);
+        if reason == EndReason::Operator {
+            // A conclusion that is still on its way must meet its session, or it would begin another one.
+            self.linger(now, key, reason);
+        } else {
+            self.over(now, key, reason, State::Closing);
+            self.remove(key);
+        }
     }
 
     pub(super) fn say_goodbye_to_client(&mut self, now: Instant, key: SessionKey) {

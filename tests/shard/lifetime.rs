@@ -130,7 +130,24 @@ fn an_operator_ends_a_session_with_goodbyes_to_both_sides() {
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     assert_eq!(goodbyes(&mut stage), (1, 1));
     assert_eq!(ended(&mut stage), [(session, EndReason::Operator)]);
+    stage.pass(3 * SECOND);
+    assert_eq!(stage.take_out(), [Out::Close { session }]);
     assert_eq!(stage.shard.counters().sessions, 0);
+}
+
+#[test]
+fn a_conclusion_still_on_its_way_when_an_operator_ends_the_session_begins_no_other() {
+    let mut stage = Stage::new();
+    let session = stage.established(client(5000), 77, 4242);
+    stage.client_sends(client(5000), &packets::data(4242, 1, b"media"));
+    stage.apply(Command::Close { session, reason: EndReason::Operator });
+    stage.pass(Duration::from_millis(200));
+    (stage.take_out(), stage.take_events());
+    let cookie = stage.cookie_for(client(5000), 77);
+    let late = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
+    let verdict = stage.client_sends(client(5000), &late);
+    assert_eq!(verdict, Verdict::Drop(DropReason::RepeatedConclusion));
+    assert!(stage.take_events().is_empty());
 }
 
 #[test]
@@ -155,6 +172,7 @@ fn a_slot_that_is_used_again_belongs_to_its_new_session_alone() {
     let mut stage = Stage::new();
     let old = stage.established(client(5000), 77, 4242);
     stage.apply(Command::Close { session: old, reason: EndReason::Operator });
+    stage.pass(3 * SECOND);
     stage.take_out();
     let new = stage.established(client(5001), 78, 4343);
     assert_eq!(old.slot, new.slot);

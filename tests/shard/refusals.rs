@@ -273,6 +273,7 @@ fn a_caller_that_an_operator_refused_stays_refused_when_its_conclusion_comes_aga
     let cookie = stage.conclude(client(5000), 77, Some(STREAM_ID));
     let session = stage.pick().session;
     stage.apply(Command::Close { session, reason: EndReason::Operator });
+    stage.apply(Command::Close { session, reason: EndReason::Operator });
     assert_eq!(stage.answer().kind, 1007);
     assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::Close))]);
     stage.pass(Duration::from_millis(250));
