@@ -35,6 +35,7 @@ pub struct Relay {
     force_quit_timeout: Duration,
     threads: Vec<ShardThread>,
     addresses: Addresses,
+    engine: &'static str,
     banner: Vec<String>,
 }
 
@@ -169,6 +170,7 @@ impl Relay {
             force_quit_timeout: config.force_quit_timeout,
             threads: Vec::new(),
             addresses,
+            engine: resolved.engine.label(),
             banner,
         };
         let shard_config = shard_config(&config, sessions_max, cpus.len())?;
@@ -230,6 +232,11 @@ impl Relay {
     /// Where the HTTP API listens.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.addresses.http
+    }
+
+    /// How its shards do their I/O: `uring` or `mmsg`.
+    pub fn engine(&self) -> &'static str {
+        self.engine
     }
 
     /// Its shards.
@@ -434,8 +441,13 @@ fn banner(facts: &Facts<'_>) -> Vec<String> {
     ];
     if let Some(granted) = buffers {
         let asked = settings.socket_buffer_bytes >> 10;
+        let remedy = if granted.receive < settings.socket_buffer_bytes {
+            "; queues overflow sooner: raise net.core.rmem_max and wmem_max, or give CAP_NET_ADMIN"
+        } else {
+            ""
+        };
         lines.push(format!(
-            "socket buffers: asked {asked} KiB, granted {} KiB to receive and {} KiB to send",
+            "socket buffers: asked {asked} KiB, granted {} KiB to receive and {} KiB to send{remedy}",
             granted.receive >> 10,
             granted.send >> 10,
         ));

@@ -4,6 +4,7 @@
 //! A mapping holds an origin's number and never a copy of the origin, so that an origin that comes
 //! back with a new process keeps its streams. No I/O here; the clock is an argument.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -14,10 +15,10 @@ use super::health::Health;
 use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen};
 use super::registration::{Endpoint, Endpoints, Registration};
 use crate::config::StaticOrigin;
+use crate::protocol::srt::handshake::GroupId;
 use crate::protocol::stream_url::StreamKey;
-use crate::shard::OriginId;
-use crate::shard::SessionKey;
 use crate::shard::command::{PickRequest, Role, Traffic};
+use crate::shard::{OriginId, SessionKey};
 
 /// Origins, streams and sessions.
 pub struct Directory {
@@ -32,6 +33,8 @@ pub struct Directory {
     idle: BTreeSet<(Instant, Rc<StreamKey>)>,
     streams_max: usize,
     sessions: HashMap<SessionRef, Session>,
+    /// Bonding groups with a session, and how many they have.
+    groups: HashMap<GroupId, (OriginId, u32)>,
     /// Origins to be asked for their key length, by when.
     probes: BTreeSet<(Instant, OriginId)>,
 }
@@ -48,6 +51,7 @@ impl Directory {
             idle: BTreeSet::new(),
             streams_max: STREAMS_MAX,
             sessions: HashMap::new(),
+            groups: HashMap::new(),
             probes: BTreeSet::new(),
         };
         for origin in origins {
@@ -164,6 +168,11 @@ impl Directory {
         id
     }
 
+    /// Where the members of a bonding group are, while there are any.
+    pub fn origin_of_group(&self, group: GroupId) -> Option<OriginId> {
+        self.groups.get(&group).map(|&(origin, _)| origin)
+    }
+
     /// One origin, also an expired one that sessions are still with.
     pub fn origin(&self, id: OriginId) -> Option<&Origin> {
         self.origins.get(&id)
@@ -274,6 +283,7 @@ impl Directory {
             stream: Rc::clone(&key),
             role: request.role,
             client: request.client,
+            group: request.group,
             origin,
             is_established: false,
             look: None,
@@ -282,6 +292,9 @@ impl Directory {
         debug_assert!(replaced.is_none(), "a shard's key names one session in the process's life");
         if let Some(origin) = self.origins.get_mut(&origin) {
             origin.sessions += 1;
+        }
+        if let Some(group) = request.group {
+            self.groups.entry(group).or_insert((origin, 0)).1 += 1;
         }
         if !self.streams.contains_key(&key) && self.streams.len() >= self.streams_max {
             self.forget_first_idle();
@@ -326,6 +339,14 @@ impl Directory {
         let session = self.sessions.remove(&id)?;
         if let Some(origin) = self.origins.get_mut(&session.origin) {
             origin.sessions = origin.sessions.saturating_sub(1);
+        }
+        if let Some(group) = session.group
+            && let Entry::Occupied(mut members) = self.groups.entry(group)
+        {
+            members.get_mut().1 -= 1;
+            if members.get().1 == 0 {
+                members.remove();
+            }
         }
         if let Some(stream) = self.streams.get_mut(&session.stream) {
             match session.role {
@@ -468,6 +489,8 @@ pub struct Session {
     pub role: Role,
     /// The client's proven address.
     pub client: SocketAddr,
+    /// The caller's bonding group.
+    pub group: Option<GroupId>,
     /// Chosen once.
     pub origin: OriginId,
     /// Whether the client has been told that it is connected.
@@ -506,7 +529,6 @@ const EXPIRIES_MAX: usize = 10_000;
 #[cfg(test)]
 pub(crate) mod fixtures {
     use super::*;
-    use crate::protocol::srt::handshake::GroupId;
     use crate::protocol::stream_url::DEFAULT_VHOST;
 
     pub(crate) const TTL: Duration = Duration::from_secs(300);

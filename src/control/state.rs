@@ -131,7 +131,7 @@ impl State {
         if self.quit.is_draining() {
             return Err(Refusal { rejection: Rejection::Close, cause: "draining" });
         }
-        let pick = self.balancer.pick(&self.directory, now, &request.stream).ok_or(Refusal {
+        let pick = self.balancer.pick(&self.directory, now, request).ok_or(Refusal {
             rejection: Rejection::Unavailable,
             cause: "no live origin with SRT",
         })?;

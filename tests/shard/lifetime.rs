@@ -142,7 +142,8 @@ fn a_conclusion_still_on_its_way_when_an_operator_ends_the_session_begins_no_oth
     stage.client_sends(client(5000), &packets::data(4242, 1, b"media"));
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     stage.pass(Duration::from_millis(200));
-    (stage.take_out(), stage.take_events());
+    stage.take_out();
+    stage.take_events();
     let cookie = stage.cookie_for(client(5000), 77);
     let late = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
     let verdict = stage.client_sends(client(5000), &late);

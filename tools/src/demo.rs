@@ -54,7 +54,7 @@ pub struct DemoArguments {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct DemoResult {
     host: Host,
-    engine: Engine,
+    engine: &'static str,
     sessions: usize,
     rate: f64,
     size: u16,
@@ -245,7 +245,7 @@ impl<'a> Stage<'a> {
         let datagrams = after.datagrams - before.datagrams;
         Ok(DemoResult {
             host: self.host.clone(),
-            engine: arguments.engine,
+            engine: subject.engine,
             sessions: arguments.sessions,
             rate: arguments.rate,
             size: arguments.size,
@@ -401,7 +401,7 @@ fn print_summary(result: &DemoResult) {
     let batch =
         result.datagrams_per_send.map_or_else(String::new, |size| format!(", {size:.2} per send"));
     println!();
-    println!("Sessions       {} ({} engine)", result.sessions, result.engine.label());
+    println!("Sessions       {} ({} engine)", result.sessions, result.engine);
     println!(
         "Packets        {} in, {} out",
         grouped(result.packets_in),

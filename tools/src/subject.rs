@@ -45,6 +45,8 @@ pub struct Subject {
     pub address: SocketAddr,
     /// The thread that relays.
     pub tid: i32,
+    /// What it does its I/O with.
+    pub engine: &'static str,
     system: Option<SocketAddr>,
     _relay: Kind,
 }
@@ -72,6 +74,7 @@ impl Subject {
                 return Ok(Self {
                     address,
                     tid,
+                    engine: "plain loop",
                     system: None,
                     _relay: Kind::Loop { _relay: relay },
                 });
@@ -82,7 +85,8 @@ impl Subject {
         let shard = relay.shards().first().context("Ringway runs without a shard")?;
         let address = relay.srt_address().context("Ringway does not listen for SRT")?;
         let (tid, system) = (shard.tid, relay.system_address());
-        Ok(Self { address, tid, system, _relay: Kind::Ringway { _relay: relay } })
+        let engine = relay.engine();
+        Ok(Self { address, tid, engine, system, _relay: Kind::Ringway { _relay: relay } })
     }
 
     /// Datagrams and sends so far, as Ringway's metrics count them. `None` for the plain loop,

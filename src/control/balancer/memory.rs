@@ -1,9 +1,8 @@
 //! The balancer of a relay that stands alone.
 //!
 //! All sessions of a stream go to one origin while that origin lives or while any session of the
-//! stream is with it. Members of a bonding group name one stream, and a stream changes its origin
-//! only when no session of it is left, so they meet in one origin for the life of any of them
-//! without a table of their own.
+//! stream is with it. Members of a bonding group follow the first of them, for the life of any of
+//! them, even where each names a stream of its own: a listener takes members in one process only.
 //!
 //! An origin that answers no handshakes is no reason to lose a stream while another answers:
 //! unless media flows in a session of it, the stream moves. Where none answers, all are tried.
@@ -18,19 +17,27 @@ use super::Pick;
 use crate::control::directory::Directory;
 use crate::control::origin::Origin;
 use crate::protocol::stream_url::StreamKey;
+use crate::shard::PickRequest;
 
 /// The origin that the stream has, else the one with the fewest sessions; of those that do not
 /// answer only if there are no others.
-pub(super) fn pick(directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+pub(super) fn pick(directory: &Directory, now: Instant, request: &PickRequest) -> Option<Pick> {
+    let stream = &request.stream;
     let is_healthy = |origin: &Origin| directory.is_healthy(origin, now);
     let is_alive = |origin: &Origin| directory.is_alive(origin, now);
     let kept = kept(directory, now, stream);
     kept.filter(|(_, hold)| *hold == Hold::Firm)
         .map(|(origin, _)| origin)
+        .or_else(|| bonded(directory, request).filter(|origin| is_alive(origin)))
         .or_else(|| least_loaded(directory, stream, is_healthy))
         .or_else(|| kept.map(|(origin, _)| origin))
         .or_else(|| least_loaded(directory, stream, is_alive))
         .and_then(picked)
+}
+
+/// Where the other members of the caller's bonding group are.
+fn bonded<'a>(directory: &'a Directory, request: &PickRequest) -> Option<&'a Origin> {
+    directory.origin(directory.origin_of_group(request.group?)?)
 }
 
 /// How a stream holds on to its origin.
@@ -96,7 +103,7 @@ mod tests {
     use crate::shard::{OriginId, Role};
 
     fn choose(directory: &Directory, now: Instant, name: &str) -> Option<OriginId> {
-        pick(directory, now, &stream(name)).map(|pick| pick.origin)
+        pick(directory, now, &request(0, name, Role::Play)).map(|pick| pick.origin)
     }
 
     #[test]
@@ -148,9 +155,9 @@ mod tests {
         }
         let mut streams_of = HashMap::new();
         for n in 0..400 {
-            let key = stream(&format!("live/{n}"));
-            let picked = pick(&one, now, &key).unwrap();
-            assert_eq!(pick(&other, now, &key).unwrap().address, picked.address);
+            let request = request(0, &format!("live/{n}"), Role::Play);
+            let picked = pick(&one, now, &request).unwrap();
+            assert_eq!(pick(&other, now, &request).unwrap().address, picked.address);
             *streams_of.entry(picked.address).or_insert(0) += 1;
         }
         assert!(streams_of.values().all(|&streams| streams > 50), "{streams_of:?}");
@@ -195,6 +202,22 @@ mod tests {
         directory.open(later, session(2), &bonded_request(2, "live/a", 77), member);
         directory.close(later, session(1));
         assert_eq!(choose(&directory, later, "live/a"), Some(first));
+    }
+
+    #[test]
+    fn members_of_a_bonding_group_meet_even_when_each_names_a_stream_of_its_own() {
+        let (mut directory, now) = (directory(), Instant::now());
+        let first = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
+        let idle = directory.register(now, registration("b", 2, Some(10080))).unwrap().0;
+        directory.open(now, session(1), &bonded_request(1, "live/a", 77), first);
+        let member = pick(&directory, now, &bonded_request(2, "live/b", 77)).unwrap();
+        assert_eq!(member.origin, first);
+        directory.close(now, session(1));
+        let stranger = pick(&directory, now, &bonded_request(3, "live/c", 77)).unwrap();
+        directory.open(now, session(4), &request(4, "live/d", Role::Play), stranger.origin);
+        let other = pick(&directory, now, &bonded_request(5, "live/e", 77)).unwrap();
+        assert_ne!(other.origin, stranger.origin, "a group without members binds nobody");
+        assert!([first, idle].contains(&other.origin));
     }
 
     /// Two origins, the first of which has just failed.

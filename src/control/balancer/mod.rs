@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::directory::Directory;
-use crate::protocol::stream_url::StreamKey;
-use crate::shard::OriginId;
+use crate::shard::{OriginId, PickRequest};
 
 /// The ways to choose an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +19,10 @@ pub enum Balancer {
 }
 
 impl Balancer {
-    /// Chooses the origin for a session of `stream`; `None` when no live origin speaks SRT.
-    pub fn pick(self, directory: &Directory, now: Instant, stream: &StreamKey) -> Option<Pick> {
+    /// Chooses the origin for a new session; `None` when no live origin speaks SRT.
+    pub fn pick(self, directory: &Directory, now: Instant, request: &PickRequest) -> Option<Pick> {
         match self {
-            Self::Memory => memory::pick(directory, now, stream),
+            Self::Memory => memory::pick(directory, now, request),
         }
     }
 }
