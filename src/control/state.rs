@@ -97,7 +97,14 @@ impl State {
                 self.shards.take_counters(now, shard, request, *counters);
             }
             Event::Emptied => self.shards.emptied(shard),
+            Event::Failed => self.shard_failed(now, shard),
         }
+    }
+
+    /// The clients of a shard that is gone would send into nothing: a process that ends is started again.
+    fn shard_failed(&mut self, now: Instant, shard: u16) {
+        tracing::error!(shard, "a shard has failed: the relay quits");
+        self.quit_now(now);
     }
 
     fn pick(&mut self, now: Instant, shard: u16, request: &PickRequest) {

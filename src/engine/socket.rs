@@ -215,8 +215,9 @@ fn datagram_type() -> Type {
     Type::DGRAM.nonblocking().cloexec()
 }
 
-/// Lets `time` pass. There is no event to wait for: nobody says when a port is free again.
-fn pause(time: Duration) {
+/// Lets `time`, below a second, pass. For what has no event to wait for: nobody says when a port is
+/// free again, or when a full mailbox has room.
+pub(super) fn pause(time: Duration) {
     let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(time.subsec_nanos()) };
     let _ = rustix::event::poll(&mut [], Some(&timeout)); // A signal may end it early.
 }

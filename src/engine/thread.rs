@@ -3,19 +3,20 @@
 
 use std::net::UdpSocket;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, TrySendError};
 
 use super::lane::Lane;
 use super::mmsg::{Mmsg, Pool};
+use super::socket::pause;
 use super::uring::Uring;
 use super::uring::bufring::BufRing;
 use super::{Engine, EngineError, Offloads, Settings};
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::command::FromShard;
-use crate::shard::{Command, ShardConfig};
+use crate::shard::{Command, Event, ShardConfig};
 
 /// What a shard's thread is made of.
 pub struct ShardSpec {
@@ -42,7 +43,8 @@ pub struct ShardSpec {
 pub struct ShardHandle {
     /// Thread ID, as `/proc` names it.
     pub tid: i32,
-    /// Ends after [`Command::Stop`], or when the engine cannot go on.
+    /// Ends after [`Command::Stop`], or when the engine cannot go on; control is told of the latter
+    /// by [`Event::Failed`].
     pub join: JoinHandle<Result<(), EngineError>>,
 }
 
@@ -56,10 +58,14 @@ pub fn start(engine: Engine, spec: ShardSpec) -> Result<ShardHandle, EngineError
     let join = std::thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
+            let mut obituary = Obituary { shard: index, events: Some(spec.events.clone()) };
             let result = serve(engine, spec, ready);
-            if let Err(error) = &result {
-                let error: &dyn std::error::Error = error;
-                tracing::error!(shard = index, error, "the shard has ended");
+            match &result {
+                Ok(()) => obituary.withdraw(),
+                Err(error) => {
+                    let error: &dyn std::error::Error = error;
+                    tracing::error!(shard = index, error, "the shard has ended");
+                }
             }
             result
         })
@@ -100,6 +106,38 @@ fn serve(engine: Engine, spec: ShardSpec, ready: Sender<i32>) -> Result<(), Engi
     }
 }
 
+/// Tells control that the thread has ended, unless it is withdrawn: dropped after an error as well
+/// as by a panic, and after everything that the thread owned.
+struct Obituary {
+    shard: u16,
+    events: Option<Post<FromShard>>,
+}
+
+impl Obituary {
+    /// The thread ends because it was told to.
+    fn withdraw(&mut self) {
+        self.events = None;
+    }
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        let Some(events) = self.events.take() else {
+            return;
+        };
+        let mut message = FromShard { shard: self.shard, event: Event::Failed };
+        // Control's mailbox may be full; it is emptied all the time. Else control itself is stuck,
+        // and nobody could hear.
+        for _ in 0..TELLING_TRIES {
+            match events.send(message) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(refused)) => message = refused,
+            }
+            pause(TELLING_RETRY);
+        }
+    }
+}
+
 fn announce(ready: &Sender<i32>) {
     // `start` waits for it and cannot be gone.
     let _ = ready.send(rustix::thread::gettid().as_raw_nonzero().get());
@@ -113,5 +151,51 @@ fn pin(cpu: usize) -> Result<(), EngineError> {
         Ok(())
     } else {
         Err(EngineError::Pin { cpu })
+    }
+}
+
+/// How often, and each time how long, a thread that has failed waits for room in control's mailbox.
+const TELLING_TRIES: usize = 1000;
+const TELLING_RETRY: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::mailbox;
+
+    #[test]
+    fn control_hears_of_a_thread_that_has_panicked() {
+        let (events, control) = mailbox(1).unwrap();
+        let thread = std::thread::spawn(move || {
+            let _obituary = Obituary { shard: 3, events: Some(events) };
+            std::panic::resume_unwind(Box::new("as a bug would"));
+        });
+        assert!(thread.join().is_err());
+        let message = control.take().unwrap();
+        assert!(matches!(message, FromShard { shard: 3, event: Event::Failed }));
+    }
+
+    #[test]
+    fn control_hears_of_a_failed_thread_although_its_mailbox_was_full() {
+        let (events, control) = mailbox(1).unwrap();
+        events.send(FromShard { shard: 0, event: Event::Emptied }).unwrap();
+        let obituary = Obituary { shard: 0, events: Some(events) };
+        let thread = std::thread::spawn(move || drop(obituary));
+        let mut heard = Vec::new();
+        while heard.len() < 2 {
+            heard.extend(control.take().map(|message| message.event));
+            std::thread::yield_now();
+        }
+        thread.join().unwrap();
+        assert!(matches!(heard[..], [Event::Emptied, Event::Failed]));
+    }
+
+    #[test]
+    fn a_thread_that_was_told_to_stop_has_nothing_to_say() {
+        let (events, control) = mailbox(1).unwrap();
+        let mut obituary = Obituary { shard: 0, events: Some(events) };
+        obituary.withdraw();
+        drop(obituary);
+        assert!(control.take().is_none());
     }
 }

@@ -101,6 +101,9 @@ pub enum Event {
     },
     /// The answer to [`Command::CloseAll`].
     Emptied,
+    /// The shard's thread has ended without having been told to. Posted by the engine; nothing more comes from this
+    /// shard, and its listeners are closed.
+    Failed,
 }
 
 /// Who wants what.

@@ -184,6 +184,7 @@ impl Play {
                 }
                 Event::Sessions { sessions, .. } => assert!(sessions.len() <= 3),
                 Event::Counters { .. } | Event::Emptied => {}
+                Event::Failed => panic!("only an engine can say so"),
             }
         }
         let counters = self.shard.counters();
