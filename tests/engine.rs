@@ -42,12 +42,15 @@ macro_rules! on_each_engine {
     };
 }
 
+mod faults;
+
 on_each_engine! {
     a_flow_keeps_its_order_in_both_directions,
     a_flow_keeps_its_order_without_offloads,
     bursts_of_many_sessions_reach_the_right_origins,
     more_datagrams_than_buffers_pass,
     more_datagrams_than_buffers_pass_without_offloads,
+    a_shard_with_a_single_buffer_loses_nothing,
     dropped_datagrams_do_not_use_up_buffers,
     empty_and_oversize_datagrams_do_no_harm,
     a_datagram_larger_than_the_buffers_is_counted_as_truncated,
@@ -112,6 +115,14 @@ fn more_datagrams_than_buffers_pass(engine: Engine) {
 fn more_datagrams_than_buffers_pass_without_offloads(engine: Engine) {
     let rig = Rig::with(engine, Setup { buffers: 8, offloads: NONE, ..Setup::default() });
     many_pass(&rig);
+}
+
+fn a_shard_with_a_single_buffer_loses_nothing(engine: Engine) {
+    let rig = Rig::with(engine, Setup { buffers: 1, ..Setup::default() });
+    many_pass(&rig);
+    let io = rig.counters().io;
+    let has_starved = io.ring_starved > 0 && io.rearmed >= io.ring_starved;
+    assert_eq!(has_starved, engine == Engine::Uring, "{io:?}");
 }
 
 fn many_pass(rig: &Rig) {
@@ -330,6 +341,8 @@ struct Setup {
     listen: Listen,
     offloads: Offloads,
     buffers: u16,
+    submissions: u32,
+    completions_max: u32,
     events: usize,
     refuses_segments: bool,
 }
@@ -340,8 +353,22 @@ impl Default for Setup {
             listen: Listen::At(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0)),
             offloads: Offloads { gso: true, gro: true },
             buffers: 64,
+            submissions: 1024,
+            completions_max: 1 << 16,
             events: 1024,
             refuses_segments: false,
+        }
+    }
+}
+
+impl Setup {
+    fn settings(&self) -> Settings {
+        Settings {
+            train_buffers: self.buffers,
+            datagram_buffers: self.buffers,
+            submissions: self.submissions,
+            completions_max: self.completions_max,
+            socket_buffer_bytes: 1 << 20,
         }
     }
 }
@@ -372,11 +399,7 @@ impl Rig {
             commands: from_control,
             events: to_control,
             offloads: setup.offloads,
-            settings: Settings {
-                train_buffers: setup.buffers,
-                datagram_buffers: setup.buffers,
-                socket_buffer_bytes: 1 << 20,
-            },
+            settings: setup.settings(),
         };
         let shard = engine::start(engine, spec).unwrap();
         Self { address: group.address, commands, events, shard: Some(shard) }
@@ -415,6 +438,18 @@ impl Rig {
             Event::Counters { counters, .. } => Some(*counters),
             _ => None,
         })
+    }
+
+    /// The counters as soon as they are as `expected`.
+    fn await_counters(&self, expected: impl Fn(&Counters) -> bool) -> Counters {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let counters = self.counters();
+            if expected(&counters) {
+                return counters;
+            }
+            assert!(Instant::now() < deadline, "the counters are not as expected: {counters:?}");
+        }
     }
 
     fn dropped(&self, reason: DropReason) -> u64 {

@@ -183,8 +183,9 @@ impl Lane {
         }
     }
 
-    /// Takes events to control, and once a second the kernel's drop counters to the shard.
-    pub(super) fn look_after(&mut self, now: Instant) {
+    /// Takes events to control, and once a second the kernel's drop counters to the shard; then it
+    /// answers true.
+    pub(super) fn look_after(&mut self, now: Instant) -> bool {
         self.events_wait = false;
         while let Some(event) = self.shard.next_event() {
             match self.events.send(FromShard { shard: self.index, event }) {
@@ -198,10 +199,12 @@ impl Lane {
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }
-        if now >= self.upkeep_due {
+        let is_due = now >= self.upkeep_due;
+        if is_due {
             self.shard.io().receive_queue_overflows += self.ports.new_overflows();
             self.upkeep_due = now + UPKEEP_INTERVAL;
         }
+        is_due
     }
 
     /// How long the thread may sleep at most.

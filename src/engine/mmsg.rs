@@ -343,7 +343,8 @@ impl Pool {
             name: kept.name.get(..header.msg_namelen as usize).unwrap_or_default(),
             control: kept.control.0.get(..control_len).unwrap_or_default(),
             payload,
-            is_truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+            // Without its segment size a train would pass for one datagram.
+            is_truncated: header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
         }
     }
 }

@@ -99,6 +99,12 @@ pub struct Settings {
     /// Receive buffers of a ring where GRO is off, 2 KiB each: 8 ms of stall at 500,000 datagrams a
     /// second.
     pub datagram_buffers: u16,
+    /// Entries of a ring's submission queue, a power of two. A batch with more messages is submitted
+    /// in portions.
+    pub submissions: u32,
+    /// Entries that a ring's completion queue may have. It gets what its buffers and sockets call
+    /// for; a shorter one costs system calls but no datagrams.
+    pub completions_max: u32,
     /// `SO_RCVBUF` and `SO_SNDBUF` of every socket. The kernel's default of 208 KiB loses 40 % of
     /// the trains at full load, and more than 4 MiB gains nothing.
     pub socket_buffer_bytes: usize,
@@ -106,7 +112,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { train_buffers: 512, datagram_buffers: 4096, socket_buffer_bytes: 4 << 20 }
+        Self {
+            train_buffers: 512,
+            datagram_buffers: 4096,
+            submissions: 1024,
+            completions_max: 1 << 16, // The most that the kernel makes.
+            socket_buffer_bytes: 4 << 20,
+        }
     }
 }
 

@@ -92,7 +92,7 @@ fn serve(engine: Engine, spec: ShardSpec, ready: Sender<i32>) -> Result<(), Engi
         Engine::Uring => {
             let buffers = BufRing::new(settings.buffers(gro), Settings::payload_bytes(gro))
                 .map_err(EngineError::Buffers)?;
-            let uring = Uring::new(&buffers, lane)?;
+            let uring = Uring::new(&buffers, lane, settings)?;
             announce(&ready);
             uring.run()
         }

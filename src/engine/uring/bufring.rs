@@ -1,8 +1,12 @@
 //! Receive buffers that the kernel takes by itself (`IORING_REGISTER_PBUF_RING`, Linux 5.19).
 //!
 //! A buffer that a completion named is an owned value; dropping it writes it back into the ring,
-//! and `publish` shows the kernel all that have come back since the last time. So no path through
-//! the engine can lose one.
+//! and `publish` shows it to the kernel. So no path through the engine can lose one.
+//!
+//! The kernel takes buffers in the order in which they are published, so a ring that offered all of
+//! them would walk through all of their memory, and every train would be copied into and out of
+//! lines that the CPU's cache has long forgotten. So the ring offers a few, and of the others those
+//! first that came back last. It offers more when the kernel has run out of them.
 //!
 //! ```text
 //! one buffer: | io_uring_recvmsg_out | name | control | payload ...      |
@@ -10,7 +14,7 @@
 //! ```
 #![allow(unsafe_code, reason = "memory shared with the kernel")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -27,8 +31,16 @@ pub(in crate::engine) struct BufRing {
     /// A power of two.
     count: u16,
     stride: usize,
-    /// Where the next buffer goes that comes back. The kernel sees it after `publish`.
+    /// Where the next buffer goes that is offered. The kernel sees it after `publish`.
     tail: Cell<u16>,
+    /// Buffers that the kernel was shown and that nobody has taken since.
+    offered: Cell<u16>,
+    /// How many may be offered at once.
+    depth: Cell<u16>,
+    /// The kernel has found none since the last `publish`.
+    was_short: Cell<bool>,
+    /// The others that nobody owns; the one that came back last is the last.
+    spare: RefCell<Vec<u16>>,
     /// Buffers that are owned by somebody here.
     lent: Cell<u16>,
 }
@@ -37,6 +49,11 @@ impl BufRing {
     /// Room for what the kernel writes in front of the payload. Keeps payloads of neighbours apart,
     /// too.
     const HEADROOM: usize = 128;
+
+    /// Buffers that are offered at least: two portions of a multishot receive, which takes 32 at
+    /// once. 64 trains fit into a second-level cache of 2 to 4 MiB together with what the kernel
+    /// needs.
+    const DEPTH_MIN: u16 = 64;
 
     /// `count` buffers, a power of two up to 32,768, for `payload_bytes` each.
     ///
@@ -50,11 +67,12 @@ impl BufRing {
             count,
             stride,
             tail: Cell::new(0),
-            lent: Cell::new(count),
+            offered: Cell::new(0),
+            depth: Cell::new(Self::DEPTH_MIN.min(count)),
+            was_short: Cell::new(false),
+            spare: RefCell::new((0..count).rev().collect()),
+            lent: Cell::new(0),
         };
-        for id in 0..count {
-            ring.give(id);
-        }
         ring.publish();
         Ok(ring)
     }
@@ -87,12 +105,22 @@ impl BufRing {
     /// # Safety
     /// A completion carried `id` and `len`, and nobody has taken the buffer since.
     pub(super) unsafe fn take(&self, id: u16, len: usize) -> Buffer<'_> {
+        self.offered.set(self.offered.get() - 1);
         self.lent.set(self.lent.get() + 1);
         Buffer { ring: self, id, len: len.min(self.stride) }
     }
 
-    /// Shows the kernel the buffers that have come back.
+    /// Shows the kernel as many buffers as it may see, as far as there are any.
     pub(super) fn publish(&self) {
+        if self.was_short.take() {
+            self.depth.set(self.depth.get().saturating_mul(2).min(self.count));
+        }
+        let mut spare = self.spare.borrow_mut();
+        while self.offered.get() < self.depth.get()
+            && let Some(id) = spare.pop()
+        {
+            self.offer(id);
+        }
         let base = self.entries.start().cast_const().cast::<BufRingEntry>();
         // SAFETY: `base` is the first entry, mapped and zeroed, which is what the tail's place is
         // computed from.
@@ -108,13 +136,24 @@ impl BufRing {
         self.count
     }
 
-    /// Buffers that the kernel can fill without `publish`, or after it.
+    /// Buffers that are owned by somebody here.
     pub(super) fn lent(&self) -> u16 {
         self.lent.get()
     }
 
-    /// Writes buffer `id` at the tail. The kernel does not see it before `publish`.
-    fn give(&self, id: u16) {
+    /// The kernel has found no buffer: from the next `publish` on it is offered twice as many.
+    pub(super) fn note_shortage(&self) {
+        self.was_short.set(true);
+    }
+
+    /// Offers half as many from now on. To be called now and then, so that a depth that some rush
+    /// has needed does not stay.
+    pub(super) fn relax(&self) {
+        self.depth.set((self.depth.get() / 2).max(Self::DEPTH_MIN).min(self.count));
+    }
+
+    /// Writes buffer `id` at the tail. The kernel does not see it before the tail is stored.
+    fn offer(&self, id: u16) {
         let tail = self.tail.get();
         let position = usize::from(tail & (self.count - 1));
         let entry = self.entries.start().cast::<BufRingEntry>().wrapping_add(position);
@@ -126,7 +165,7 @@ impl BufRing {
         entry.set_len(self.stride as u32);
         entry.set_bid(id);
         self.tail.set(tail.wrapping_add(1));
-        self.lent.set(self.lent.get() - 1);
+        self.offered.set(self.offered.get() + 1);
     }
 
     fn start_of(&self, id: u16) -> *mut u8 {
@@ -156,7 +195,9 @@ impl<'ring> Buffer<'ring> {
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        self.ring.give(self.id);
+        // There is room for all of them, so nothing is allocated.
+        self.ring.spare.borrow_mut().push(self.id);
+        self.ring.lent.set(self.ring.lent.get() - 1);
     }
 }
 
@@ -195,8 +236,8 @@ mod tests {
         assert_eq!(ring.lent(), 1);
         drop(buffer);
         assert_eq!((published(&ring), ring.lent()), (4, 0));
-        assert_eq!(entry(&ring, 0), (ring.start_of(2).addr() as u64, 2));
         ring.publish();
+        assert_eq!(entry(&ring, 0), (ring.start_of(2).addr() as u64, 2));
         assert_eq!(published(&ring), 5);
     }
 
@@ -212,6 +253,35 @@ mod tests {
             ring.publish();
             assert_eq!(published(&ring), 4 + 2 * round);
         }
+    }
+
+    #[test]
+    fn the_buffer_that_came_back_last_is_offered_first() {
+        let ring = BufRing::new(128, 100).unwrap();
+        assert_eq!(published(&ring), BufRing::DEPTH_MIN);
+        // SAFETY: the test plays the kernel and hands out two of the buffers that it was offered.
+        let [first, second] = [0, 1].map(|id| unsafe { ring.take(id, 1) });
+        drop(first);
+        drop(second);
+        ring.publish();
+        let offered = [64, 65].map(|position| entry(&ring, position).1);
+        assert_eq!(offered, [1, 0]);
+    }
+
+    #[test]
+    fn the_depth_grows_with_every_shortage_up_to_all_buffers_and_shrinks_again() {
+        let ring = BufRing::new(256, 100).unwrap();
+        let depths = [(); 3].map(|()| {
+            ring.note_shortage();
+            ring.note_shortage(); // By another receive at the same time.
+            ring.publish();
+            published(&ring)
+        });
+        assert_eq!(depths, [128, 256, 256]);
+        for _ in 0..5 {
+            ring.relax();
+        }
+        assert_eq!(ring.depth.get(), BufRing::DEPTH_MIN);
     }
 
     #[test]

@@ -20,13 +20,14 @@ use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use libc::msghdr;
 
-use super::EngineError;
 use super::cmsg::Ancillary;
+use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
 use super::token::Token;
+use super::{EngineError, Settings};
 use crate::shard::SessionKey;
 use crate::shard::{Action, Command, DropReason, Port};
 use bufring::{BufRing, Buffer};
@@ -41,8 +42,10 @@ pub(super) struct Uring<'pool> {
     pool: &'pool BufRing,
     /// The buffers that the batch under way points into.
     held: Vec<Buffer<'pool>>,
-    /// Completions that nobody has looked at yet, in order.
+    /// Completions that nobody has looked at yet, in order. Those of sends are not among them.
     arrived: VecDeque<cqueue::Entry>,
+    /// Sends of the batch under way that have failed: position and errno.
+    failed: Vec<(u32, i32)>,
     /// What is to be armed, for the first time or again.
     unarmed: Vec<Token>,
     /// Armed operations: each will complete once more at least.
@@ -67,9 +70,17 @@ enum Wait {
 impl<'pool> Uring<'pool> {
     /// Builds the ring, on the thread that will use it (`IORING_SETUP_SINGLE_ISSUER`), and arms all
     /// receives.
-    pub(super) fn new(pool: &'pool BufRing, lane: Lane) -> Result<Self, EngineError> {
-        let completions = 2 * u32::from(pool.count()) + lane.ports.capacity();
-        let ring = probe::build(completions.max(COMPLETIONS_MIN).next_power_of_two())?;
+    pub(super) fn new(
+        pool: &'pool BufRing,
+        lane: Lane,
+        settings: Settings,
+    ) -> Result<Self, EngineError> {
+        let submissions = settings.submissions;
+        // Between two looks at it every buffer can arrive, every receive can end, every send that
+        // was submitted can fail, and a few more for the mailbox and cancellations.
+        let receives = u32::from(pool.count()) + lane.ports.capacity();
+        let completions = (2 * receives + submissions).next_power_of_two();
+        let ring = probe::build(submissions, completions.min(settings.completions_max))?;
         // SAFETY: `'pool` outlives the ring, which is closed when it is dropped.
         let registered = unsafe { pool.register(&ring.submitter(), probe::BUFFER_GROUP) };
         registered.map_err(EngineError::Ring)?;
@@ -79,6 +90,7 @@ impl<'pool> Uring<'pool> {
         let mut uring = Self {
             held: Vec::with_capacity(pool.count().into()),
             arrived: VecDeque::with_capacity(ring.params().cq_entries() as usize),
+            failed: Vec::with_capacity(Batch::DATAGRAMS_MAX),
             unarmed: listeners.chain([Token::Mailbox]).collect(),
             armed: 0,
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
@@ -104,7 +116,9 @@ impl<'pool> Uring<'pool> {
             self.take_in(now)?;
             self.lane.shard.handle_timeout(now);
             self.act(now)?;
-            self.lane.look_after(now);
+            if self.lane.look_after(now) {
+                self.pool.relax();
+            }
         }
         self.close(now)
     }
@@ -133,7 +147,6 @@ impl<'pool> Uring<'pool> {
             }
             self.pool.publish();
             self.enter(Wait::Arrived)?;
-            self.collect(now);
         }
         Ok(())
     }
@@ -146,7 +159,7 @@ impl<'pool> Uring<'pool> {
                 self.obey(now)?;
                 true
             }
-            // Nothing was armed to cancel, or `collect` has dealt with the send.
+            // Nothing was armed to cancel, or `collect` has put the send aside.
             Token::Cancel | Token::Send(_) => return Ok(()),
         };
         if !cqueue::more(completion.flags()) {
@@ -197,7 +210,10 @@ impl<'pool> Uring<'pool> {
             Port::Session(_) => &self.session_layout,
         };
         let message = RecvMsgOut::parse(buffer.bytes(), layout);
-        let message = message.ok().filter(|message| !message.is_payload_truncated());
+        let message = message.ok().filter(|message| {
+            // Without its segment size a train would pass for one datagram.
+            !message.is_payload_truncated() && !message.is_control_data_truncated()
+        });
         let source = message.as_ref().and_then(|message| sockaddr::decode(message.name_data()));
         let Some((message, source)) = message.zip(socket.origin.or(source)) else {
             self.lane.shard.dropped(DropReason::Truncated, 1);
@@ -234,6 +250,7 @@ impl<'pool> Uring<'pool> {
         if errno == libc::ENOBUFS {
             // All buffers were taken. It is armed again after some have come back.
             self.lane.shard.io().ring_starved += 1;
+            self.pool.note_shortage();
         }
         let failure = ReceiveFailure::of(errno);
         match (failure, port) {
@@ -326,7 +343,6 @@ impl<'pool> Uring<'pool> {
 
     /// After this every message of the batch has left or failed, and its buffers are back.
     fn settle(&mut self, now: Instant) -> Result<(), EngineError> {
-        self.collect(now);
         loop {
             let submissions = self.ring.submission();
             let is_overflown = submissions.cq_overflow();
@@ -334,25 +350,27 @@ impl<'pool> Uring<'pool> {
                 break;
             }
             drop(submissions);
-            // Left in the queue after EAGAIN, or failures that found the completion queue full.
+            // Left in the queue after EAGAIN, or completions that found their queue full.
             self.lane.shard.io().completion_overflows += u64::from(is_overflown);
             self.enter(Wait::Arrived)?;
-            self.collect(now);
         }
+        let mut failed = std::mem::take(&mut self.failed);
+        for (position, errno) in failed.drain(..) {
+            self.lane.send_failed(now, position as usize, errno);
+        }
+        self.failed = failed; // Keeps its memory.
         self.lane.settled();
         self.held.clear();
         self.pool.publish();
         Ok(())
     }
 
-    /// Empties the completion queue: failed sends are dealt with while their buffers are held, the
-    /// rest waits.
-    fn collect(&mut self, now: Instant) {
+    /// Empties the completion queue: failed sends are put aside until their batch is settled, the
+    /// rest waits for its turn.
+    fn collect(&mut self) {
         while let Some(completion) = self.ring.completion().next() {
             match Token::decode(completion.user_data()) {
-                Token::Send(position) => {
-                    self.lane.send_failed(now, position as usize, -completion.result());
-                }
+                Token::Send(position) => self.failed.push((position, -completion.result())),
                 Token::Receive(_) | Token::Mailbox | Token::Cancel => {
                     self.arrived.push_back(completion);
                 }
@@ -426,6 +444,7 @@ impl<'pool> Uring<'pool> {
         }
     }
 
+    /// Submits what is queued and takes in what has completed. Something may be left of either.
     fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
         let submissions = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
@@ -447,11 +466,14 @@ impl<'pool> Uring<'pool> {
             }
         };
         self.lane.shard.io().syscalls += 1;
+        self.collect();
         match result.map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) => Ok(()),
             // ETIME: nothing arrived in time. EINTR: a signal. EAGAIN: no memory for a request,
-            // which stays queued. EBUSY: the completion queue is full and is about to be emptied.
+            // which stays queued. EBUSY: the completion queue was full and has just been emptied.
             Err((Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY), _)) => Ok(()),
+            // EBADR: no memory for a completion, which is lost, and a receive or a buffer with it.
+            // The rest is the programmer's fault.
             Err((_, error)) => Err(EngineError::Ring(error)),
         }
     }
@@ -470,7 +492,6 @@ impl<'pool> Uring<'pool> {
         self.push(&opcode::AsyncCancel2::new(CancelBuilder::any()).build(), Token::Cancel)?;
         for _ in 0..CLOSE_ROUNDS {
             self.enter(Wait::UpTo(CLOSE_PATIENCE))?;
-            self.collect(now);
             let ended = self.arrived.drain(..).filter(|completion| {
                 let is_armed = !matches!(Token::decode(completion.user_data()), Token::Cancel);
                 is_armed && !cqueue::more(completion.flags())
@@ -492,9 +513,6 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
     Box::new(header)
 }
 
-/// Room for completions, whatever the number of buffers and sockets.
-const COMPLETIONS_MIN: u32 = 8192;
-
 /// As many completions at once are taken for a sign that there are more: what a multishot receive
 /// takes at once.
 const BACKLOG: usize = 32;
@@ -503,5 +521,5 @@ const BACKLOG: usize = 32;
 const ROUNDS_MAX: usize = 8;
 
 /// How often, and each time how long, the end waits for receives to end. They end at the first try.
-const CLOSE_ROUNDS: usize = 10;
+const CLOSE_ROUNDS: usize = 100;
 const CLOSE_PATIENCE: Duration = Duration::from_millis(10);

@@ -13,20 +13,16 @@ use super::bufring::BufRing;
 use crate::engine::EngineError;
 use crate::engine::send::empty_header;
 
-/// Sends of one wake-up that are submitted at once; more are submitted in portions.
-pub(super) const SUBMISSIONS: u32 = 1024;
-
 /// The group of the receive buffers; there is one in a ring.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
 /// Makes a ring with the flags that this kernel has.
 ///
-/// `completions`: at least [`SUBMISSIONS`]; twice the receive buffers and one for every socket, so that the queue never
-/// overflows.
-pub(super) fn build(completions: u32) -> Result<IoUring, EngineError> {
+/// Queues have lengths that are powers of two; that of completions is at least as long as the other.
+pub(super) fn build(submissions: u32, completions: u32) -> Result<IoUring, EngineError> {
     let mut error = None;
     for flags in [Flags::Linux6_6, Flags::Linux6_1, Flags::Linux6_0] {
-        match builder(flags, completions).build(SUBMISSIONS) {
+        match builder(flags, completions).build(submissions) {
             Ok(ring) => return Ok(ring),
             // EINVAL: a flag that this kernel does not know. The next attempt does without.
             Err(refusal) if refusal.raw_os_error() == Some(libc::EINVAL) => error = Some(refusal),
@@ -67,7 +63,7 @@ fn builder(flags: Flags, completions: u32) -> io_uring::Builder {
 /// What is missing, and what to do about it.
 pub(in crate::engine) fn probe() -> Result<(), EngineError> {
     let buffers = BufRing::new(4, 64).map_err(EngineError::Buffers)?;
-    let ring = build(SUBMISSIONS)?;
+    let ring = build(8, 8)?;
     let mut opcodes = Probe::new();
     ring.submitter().register_probe(&mut opcodes).map_err(EngineError::Ring)?;
     // Multishot receives with control messages came with zero-copy sends, which have an opcode to
