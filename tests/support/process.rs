@@ -109,6 +109,8 @@ impl Program {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // What it said last is still on its way from the thread that reads it.
+                self.said.extend(self.lines.iter());
                 return (status.code(), begun.elapsed());
             }
             // Its stderr closes when it ends: the wait for a line that never comes is the wait for the end.
