@@ -194,9 +194,20 @@ impl Host {
             cpu_model: model.map_or("unknown", |(_, model)| model.trim()).to_owned(),
             cpus: allowed_cpus().len(),
             unix_seconds: since_epoch.as_secs(),
-            command: std::env::args().collect::<Vec<_>>().join(" "),
+            command: command_line(),
         }
     }
+}
+
+/// As it was typed, the program by its name alone: where it lies on this machine helps nobody else.
+fn command_line() -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(program) = words.first_mut()
+        && let Some(name) = std::path::Path::new(program.as_str()).file_name()
+    {
+        *program = name.to_string_lossy().into_owned();
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]
