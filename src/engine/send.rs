@@ -217,3 +217,35 @@ pub(super) fn single_piece(batch: &Batch, message: &Message) -> Option<iovec> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_of_a_send_has_a_reason_that_operators_can_tell_apart() {
+        for (errno, reason) in [
+            (libc::EAGAIN, DropReason::SendBufferFull),
+            (libc::ENOBUFS, DropReason::SendBufferFull),
+            (libc::ENOMEM, DropReason::SendBufferFull),
+            (libc::EMSGSIZE, DropReason::MessageTooLong),
+            (libc::ECONNREFUSED, DropReason::Refused),
+            (libc::ENETUNREACH, DropReason::Unreachable),
+            (libc::EHOSTUNREACH, DropReason::Unreachable),
+            (libc::EPERM, DropReason::SendError),
+            (libc::EINVAL, DropReason::SendError),
+        ] {
+            assert_eq!(drop_reason(errno), reason, "errno {errno}");
+        }
+    }
+
+    #[test]
+    fn a_train_is_repeated_one_by_one_where_segmentation_is_to_blame_and_nowhere_else() {
+        for errno in [libc::EINVAL, libc::EIO, libc::EMSGSIZE, libc::EOPNOTSUPP] {
+            assert!(refuses_segments(errno), "errno {errno}");
+        }
+        for errno in [libc::EAGAIN, libc::ENOBUFS, libc::ECONNREFUSED, libc::ENETUNREACH] {
+            assert!(!refuses_segments(errno), "errno {errno}");
+        }
+    }
+}
