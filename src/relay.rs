@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use core_affinity::CoreId;
 use crossbeam_channel::{Receiver, bounded};
 use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret, SecretString};
@@ -213,7 +214,17 @@ impl Relay {
     fn start_control(&mut self, parts: Parts) -> Result<(), StartError> {
         let thread = std::thread::Builder::new().name("control".to_owned());
         let control = thread
-            .spawn(move || control::run(parts))
+            .spawn(move || {
+                if let Some(cpu) = parts.config.control_cpu
+                    && !core_affinity::set_for_current(CoreId { id: cpu })
+                {
+                    tracing::warn!(
+                        cpu,
+                        "control runs where the kernel puts it: it cannot be pinned"
+                    );
+                }
+                control::run(parts)
+            })
             .map_err(system_error("start the control thread"))?;
         self.running.control = Some(control);
         Ok(())

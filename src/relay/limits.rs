@@ -8,9 +8,11 @@ use crate::shard::Limits;
 /// Limits that were asked for and cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitsError {
-    /// `--cpus` names a CPU that this process may not use.
-    #[error("--cpus names CPU {cpu}, which this process may not use: choose from {allowed:?}")]
+    /// `--cpus` or `--control-cpu` names a CPU that this process may not use.
+    #[error("{flag} names CPU {cpu}, which this process may not use: choose from {allowed:?}")]
     Cpu {
+        /// Whose value it is.
+        flag: &'static str,
         /// As typed.
         cpu: usize,
         /// What the affinity mask holds.
@@ -38,8 +40,12 @@ pub(super) fn placement(config: &Config) -> Result<Vec<Option<usize>>, LimitsErr
     let allowed: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     let cpus = config.cpus.clone().unwrap_or_else(|| allowed.clone());
-    if let Some(&cpu) = cpus.iter().find(|cpu| !allowed.contains(cpu)) {
-        return Err(LimitsError::Cpu { cpu, allowed });
+    let stray = |cpu: &&usize| !allowed.contains(cpu);
+    if let Some(&cpu) = cpus.iter().find(stray) {
+        return Err(LimitsError::Cpu { flag: "--cpus", cpu, allowed });
+    }
+    if let Some(&cpu) = config.control_cpu.iter().find(stray) {
+        return Err(LimitsError::Cpu { flag: "--control-cpu", cpu, allowed });
     }
     let shards = config.shards.map_or(cpus.len().max(1), usize::from);
     // Without any CPU to name (no affinity mask to be had) shards run where the kernel puts them.
@@ -121,6 +127,13 @@ mod tests {
         let config = Config { cpus: Some(vec![4095]), ..Config::default() };
         let error = placement(&config).unwrap_err().to_string();
         assert!(error.contains("4095"), "{error}");
+    }
+
+    #[test]
+    fn the_cpu_of_control_must_be_ours_too() {
+        let config = Config { control_cpu: Some(4095), ..Config::default() };
+        let error = placement(&config).unwrap_err().to_string();
+        assert!(error.contains("--control-cpu"), "{error}");
     }
 
     #[test]

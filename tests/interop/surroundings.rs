@@ -60,6 +60,27 @@ fn a_bad_value_ends_the_start_with_code_2_and_names_flag_and_value() {
 }
 
 #[test]
+fn shards_and_control_run_on_the_cpus_that_they_are_given() {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let numbers: Vec<&str> = own.split(['-', ',']).collect();
+    let (first, last) = (numbers[0], numbers[numbers.len() - 1]);
+    let relay = Ringway::start(&["--cpus", first, "--control-cpu", last]);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", relay.program.id())).unwrap();
+    let mut cpus = std::collections::BTreeMap::new();
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let value = |name| {
+            let line = status.lines().find_map(|line: &str| line.strip_prefix(name)).unwrap();
+            line.trim().to_owned()
+        };
+        cpus.insert(value("Name:"), value("Cpus_allowed_list:"));
+    }
+    assert_eq!(cpus.get("shard-0").map(String::as_str), Some(first), "{cpus:?}");
+    assert_eq!(cpus.get("control").map(String::as_str), Some(last), "{cpus:?}");
+}
+
+#[test]
 fn a_port_that_is_taken_ends_the_start_with_code_1_and_names_the_address() {
     let first = Ringway::start(&[]);
     let mut command = ringway();
