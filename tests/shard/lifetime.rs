@@ -3,25 +3,13 @@
 use std::time::Duration;
 
 use ringway::shard::{
-    Command, DropReason, EndReason, Event, Limits, OriginId, Port, PortError, Route, SessionKey,
-    Verdict,
+    Command, DropReason, EndReason, Event, Limits, OriginId, Port, PortError, Route, Verdict,
 };
 
 use crate::support::packets;
 use crate::support::stage::{Out, STREAM_ID, Stage, client, config, limits, origin};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn ended(stage: &mut Stage) -> Vec<(SessionKey, EndReason)> {
-    stage
-        .take_events()
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Ended { session, reason, .. } => Some((session, reason)),
-            _ => None,
-        })
-        .collect()
-}
 
 /// Who was told SHUTDOWN (client, origin).
 fn goodbyes(stage: &mut Stage) -> (usize, usize) {
@@ -39,7 +27,7 @@ fn a_goodbye_passes_and_the_session_is_gone_two_seconds_later() {
     let session = stage.established(client(5000), 77, 4242);
     let verdict = stage.client_sends(client(5000), &packets::shutdown(4242));
     assert!(matches!(verdict, Verdict::Forward(_)));
-    assert_eq!(ended(&mut stage), [(session, EndReason::ClientShutdown)]);
+    assert_eq!(stage.ended(), [(session, EndReason::ClientShutdown)]);
     let verdict = stage.origin_sends(session, &packets::shutdown(77));
     assert!(matches!(verdict, Verdict::Forward(_)), "the other side's own goodbye passes too");
     let verdict = stage.client_sends(client(5000), &packets::data(4242, 9, b"late"));
@@ -56,7 +44,7 @@ fn an_origins_goodbye_ends_the_session_as_well() {
     let mut stage = Stage::new();
     let session = stage.established(client(5000), 77, 4242);
     stage.origin_sends(session, &packets::shutdown(77));
-    assert_eq!(ended(&mut stage), [(session, EndReason::OriginShutdown)]);
+    assert_eq!(stage.ended(), [(session, EndReason::OriginShutdown)]);
 }
 
 #[test]
@@ -67,9 +55,9 @@ fn a_client_that_falls_silent_ends_its_session_after_the_idle_timeout() {
         stage.pass(SECOND);
         stage.origin_sends(session, &packets::keepalive(77));
     }
-    assert!(ended(&mut stage).is_empty());
+    assert!(stage.ended().is_empty());
     stage.pass(2 * SECOND);
-    assert_eq!(ended(&mut stage), [(session, EndReason::ClientIdle)]);
+    assert_eq!(stage.ended(), [(session, EndReason::ClientIdle)]);
     assert_eq!(goodbyes(&mut stage), (1, 1));
     assert_eq!(stage.shard.counters().sessions, 0);
 }
@@ -82,7 +70,7 @@ fn an_origin_that_falls_silent_ends_the_session_so_that_the_client_can_come_agai
         stage.pass(SECOND);
         stage.client_sends(client(5000), &packets::keepalive(4242));
     }
-    assert_eq!(ended(&mut stage), [(session, EndReason::OriginIdle)]);
+    assert_eq!(stage.ended(), [(session, EndReason::OriginIdle)]);
 }
 
 #[test]
@@ -94,7 +82,7 @@ fn a_session_in_use_outlives_any_number_of_idle_timeouts() {
         stage.client_sends(client(5000), &packets::data(4242, sequence, b"media"));
         stage.origin_sends(session, &packets::keepalive(77));
     }
-    assert!(ended(&mut stage).is_empty());
+    assert!(stage.ended().is_empty());
     assert_eq!(stage.shard.counters().established, 1);
 }
 
@@ -104,9 +92,9 @@ fn an_origin_whose_port_closed_and_that_is_silent_for_a_second_ends_the_session(
     let session = stage.established(client(5000), 77, 4242);
     stage.shard.port_failed(stage.now, session, PortError::Refused);
     stage.pass(Duration::from_millis(900));
-    assert!(ended(&mut stage).is_empty());
+    assert!(stage.ended().is_empty());
     stage.pass(Duration::from_millis(200));
-    assert_eq!(ended(&mut stage), [(session, EndReason::OriginGone)]);
+    assert_eq!(stage.ended(), [(session, EndReason::OriginGone)]);
     assert_eq!(goodbyes(&mut stage).0, 1, "the client can reconnect at once");
 }
 
@@ -120,7 +108,7 @@ fn one_icmp_message_about_an_origin_that_still_speaks_ends_nothing() {
         stage.origin_sends(session, &packets::keepalive(77));
         stage.client_sends(client(5000), &packets::keepalive(4242));
     }
-    assert!(ended(&mut stage).is_empty());
+    assert!(stage.ended().is_empty());
 }
 
 #[test]
@@ -129,7 +117,7 @@ fn an_operator_ends_a_session_with_goodbyes_to_both_sides() {
     let session = stage.established(client(5000), 77, 4242);
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     assert_eq!(goodbyes(&mut stage), (1, 1));
-    assert_eq!(ended(&mut stage), [(session, EndReason::Operator)]);
+    assert_eq!(stage.ended(), [(session, EndReason::Operator)]);
     stage.pass(3 * SECOND);
     assert_eq!(stage.take_out(), [Out::Close { session }]);
     assert_eq!(stage.shard.counters().sessions, 0);
@@ -163,7 +151,7 @@ fn closing_all_says_goodbye_to_every_session_and_reports_when_it_is_done() {
     stage.apply(Command::CloseAll);
     stage.pass(Duration::from_millis(100));
     assert!(stage.events.iter().any(|event| matches!(event, Event::Emptied)));
-    assert_eq!(ended(&mut stage).len(), 301);
+    assert_eq!(stage.ended().len(), 301);
     assert_eq!(goodbyes(&mut stage), (300, 300));
     assert_eq!(stage.shard.counters().sessions, 0);
 }

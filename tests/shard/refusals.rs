@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringway::protocol::srt::Rejection;
-use ringway::shard::{Command, EndReason, Event, PortError, SessionKey};
+use ringway::shard::{Command, EndReason, PortError};
 
 use crate::support::packets::{self, Fields};
 use crate::support::stage::{Out, STREAM_ID, Stage, client, config, limits, origin};
@@ -13,17 +13,6 @@ fn refusal(stage: &mut Stage, stream_id: &str) -> u32 {
     let cookie = stage.cookie_for(client(5000), 77);
     stage.client_sends(client(5000), &packets::conclusion(77, 1000, cookie, Some(stream_id)));
     stage.answer().kind
-}
-
-fn ended(stage: &mut Stage) -> Vec<(SessionKey, EndReason)> {
-    stage
-        .take_events()
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Ended { session, reason, .. } => Some((session, reason)),
-            _ => None,
-        })
-        .collect()
 }
 
 #[test]
@@ -100,7 +89,7 @@ fn control_can_refuse_and_repeats_get_the_same_answer_for_as_long_as_a_caller_as
     let session = stage.pick().session;
     stage.apply(Command::Refuse { session, rejection: Rejection::Unavailable });
     assert_eq!(stage.answer().kind, 2503);
-    assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::Unavailable))]);
+    assert_eq!(stage.ended(), [(session, EndReason::Refused(Rejection::Unavailable))]);
     for _ in 0..11 {
         stage.pass(Duration::from_millis(250));
         let again = packets::conclusion(77, 1000, cookie, Some(STREAM_ID));
@@ -195,7 +184,7 @@ fn the_origins_own_rejection_reaches_the_client_and_nothing_is_left_of_the_sessi
             panic!("an answer and a closed port: {out:?}");
         };
         assert_eq!(Fields::read(bytes).kind, code);
-        assert_eq!(ended(&mut stage), [(session, EndReason::RefusedByOrigin(code))]);
+        assert_eq!(stage.ended(), [(session, EndReason::RefusedByOrigin(code))]);
         stage.pass(Duration::from_secs(4));
         assert_eq!(stage.shard.counters().sessions, 0);
     }
@@ -275,7 +264,7 @@ fn a_caller_that_an_operator_refused_stays_refused_when_its_conclusion_comes_aga
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     stage.apply(Command::Close { session, reason: EndReason::Operator });
     assert_eq!(stage.answer().kind, 1007);
-    assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::Close))]);
+    assert_eq!(stage.ended(), [(session, EndReason::Refused(Rejection::Close))]);
     stage.pass(Duration::from_millis(250));
     stage.client_sends(client(5000), &packets::conclusion(77, 1000, cookie, Some(STREAM_ID)));
     assert_eq!(stage.answer().kind, 1007);
@@ -302,7 +291,7 @@ fn an_origin_that_takes_a_caller_too_late_is_told_that_nobody_is_there() {
     let mut stage = Stage::new();
     let session = stage.concluding(client(5000), 77);
     stage.pass(Duration::from_millis(2010));
-    assert_eq!(ended(&mut stage), [(session, EndReason::Refused(Rejection::BadGateway))]);
+    assert_eq!(stage.ended(), [(session, EndReason::Refused(Rejection::BadGateway))]);
     stage.take_out();
     stage.origin_sends(session, &packets::conclusion_response(77, 4242, 0x0516_1111, 500));
     let goodbye = stage.questions().pop().expect("the origin hears of it");

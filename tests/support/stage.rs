@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ringway::protocol::srt::CookieKey;
 use ringway::protocol::stream_url::Vhosts;
 use ringway::shard::{
-    Action, Command, Datagram, Event, Limits, ListenerIndex, OriginId, PickRequest, Port,
-    SessionKey, Shard, ShardConfig, Verdict,
+    Action, Command, Datagram, EndReason, Event, Limits, ListenerIndex, OriginId, PickRequest,
+    Port, SessionKey, Shard, ShardConfig, Verdict,
 };
 
 use super::packets::{self, Fields};
@@ -143,6 +143,17 @@ impl Stage {
             .filter_map(|out| match out {
                 Out::ToOrigin { bytes, .. } => Some(bytes),
                 Out::ToClient { .. } | Out::Open { .. } | Out::Close { .. } => None,
+            })
+            .collect()
+    }
+
+    /// The sessions that control was told the end of since the last look.
+    pub fn ended(&mut self) -> Vec<(SessionKey, EndReason)> {
+        let events = self.take_events().into_iter();
+        events
+            .filter_map(|event| match event {
+                Event::Ended { session, reason, .. } => Some((session, reason)),
+                _ => None,
             })
             .collect()
     }
