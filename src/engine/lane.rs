@@ -174,6 +174,13 @@ impl Lane {
         }
     }
 
+    /// Counts a receive that has failed, and says what follows from it.
+    pub(super) fn receive_failed(&mut self, errno: i32) -> ReceiveFailure {
+        let failure = ReceiveFailure::of(errno);
+        self.shard.io().receive_errors += u64::from(failure != ReceiveFailure::None);
+        failure
+    }
+
     /// Tells a session that its port has failed, where the error says something about the origin.
     fn report_to_session(&mut self, now: Instant, route: Route, errno: i32) {
         let says_something =
@@ -255,17 +262,22 @@ impl<'a> Iterator for Train<'a> {
 /// What an engine does about a receive that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReceiveFailure {
+    /// Nothing is wrong: there was no datagram, or the receive was ended.
+    None,
     /// It says something about the far end of a session's port; receiving goes on.
     Peer,
-    /// It says nothing; receiving goes on.
+    /// It says nothing about anybody; receiving goes on.
     Passing,
     /// It will fail again: this port receives nothing more.
     Lasting,
 }
 
 impl ReceiveFailure {
-    pub(super) fn of(errno: i32) -> Self {
+    fn of(errno: i32) -> Self {
         match errno {
+            // An error event without a datagram, or one whose checksum was wrong; a signal; a port
+            // that was closed.
+            libc::EAGAIN | libc::EINTR | libc::ECANCELED => Self::None,
             // ICMP messages that came back for earlier sends.
             libc::ECONNREFUSED
             | libc::ENETUNREACH
@@ -284,7 +296,7 @@ impl ReceiveFailure {
             libc::EBADF | libc::EFAULT | libc::EINVAL | libc::ENOTSOCK | libc::ENOTCONN => {
                 Self::Lasting
             }
-            // EAGAIN, EINTR, ECANCELED, ENOBUFS, ENOMEM and what else passes by.
+            // No memory, and what else passes by.
             _ => Self::Passing,
         }
     }
@@ -344,6 +356,21 @@ mod tests {
         assert_eq!(lengths(250, Some(0)), [250]);
         assert_eq!(lengths(250, Some(-1)), [250]);
         assert_eq!(lengths(0, Some(100)), [0]);
+    }
+
+    #[test]
+    fn a_receive_that_fails_ends_receiving_only_where_it_would_fail_again() {
+        for (errno, failure) in [
+            (libc::EAGAIN, ReceiveFailure::None),
+            (libc::ECANCELED, ReceiveFailure::None),
+            (libc::ECONNREFUSED, ReceiveFailure::Peer),
+            (libc::EHOSTUNREACH, ReceiveFailure::Peer),
+            (libc::ENOMEM, ReceiveFailure::Passing),
+            (libc::ENOTCONN, ReceiveFailure::Lasting),
+            (libc::EBADF, ReceiveFailure::Lasting),
+        ] {
+            assert_eq!(ReceiveFailure::of(errno), failure, "errno {errno}");
+        }
     }
 
     #[test]

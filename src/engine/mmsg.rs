@@ -143,10 +143,10 @@ impl Mmsg {
     }
 
     fn receive_failed(&mut self, now: Instant, port: Port, errno: i32) -> Result<(), EngineError> {
-        let failure = ReceiveFailure::of(errno);
+        let failure = self.lane.receive_failed(errno);
         match (failure, port) {
-            // EAGAIN: an error event without a datagram, or the checksum was wrong.
-            (ReceiveFailure::Passing, _) | (ReceiveFailure::Peer, Port::Listener(_)) => Ok(()),
+            (ReceiveFailure::None | ReceiveFailure::Passing, _)
+            | (ReceiveFailure::Peer, Port::Listener(_)) => Ok(()),
             (ReceiveFailure::Peer | ReceiveFailure::Lasting, Port::Session(session)) => {
                 if failure == ReceiveFailure::Lasting
                     && let Some(socket) = self.lane.ports.get(port)

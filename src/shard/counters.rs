@@ -66,6 +66,9 @@ pub struct IoCounters {
     pub receive_queue_overflows: u64,
     /// Receives that stopped because no buffer was free (`ENOBUFS`).
     pub ring_starved: u64,
+    /// Receives that failed in any other way: mostly ICMP messages that came back for earlier sends
+    /// of a session's port.
+    pub receive_errors: u64,
     /// Completions the kernel had to queue beside the full completion ring.
     pub completion_overflows: u64,
     /// Multishot receives armed again.

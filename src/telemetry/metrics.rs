@@ -304,11 +304,14 @@ const FLOWS: [FlowOf; 4] = [
     ("origin", "in", |counters| counters.origin_in),
     ("origin", "out", |counters| counters.origin_out),
 ];
-const IO_COUNTERS: [IoCounter; 8] = [
+const IO_COUNTERS: [IoCounter; 9] = [
     ("receive_queue_overflows", "Datagrams the kernel dropped before the relay took them", |io| {
         io.receive_queue_overflows
     }),
     ("ring_starved", "Receives that stopped because no buffer was free", |io| io.ring_starved),
+    ("receive_errors", "Receives that failed: ICMP errors of origins, and worse", |io| {
+        io.receive_errors
+    }),
     ("completion_overflows", "Completions that found their ring full", |io| {
         io.completion_overflows
     }),
@@ -344,6 +347,7 @@ mod tests {
         first.io.send_batches = [1, 0, 2, 0, 0, 0, 0];
         first.io.sent_segments = 8;
         first.io.ring_starved = 7;
+        first.io.receive_errors = 3;
         let second =
             Counters { client_in: Flow { packets: 1, bytes: 1_316 }, ..Counters::default() };
         let mut setup = SetupTimes::default();
@@ -412,6 +416,7 @@ mod tests {
     #[test]
     fn counters_of_the_engine_have_no_labels() {
         assert_holds("ringway_ring_starved_total 7");
+        assert_holds("ringway_receive_errors_total 3");
         assert_holds("ringway_receive_queue_overflows_total 0");
     }
 

@@ -20,6 +20,8 @@ on_each_engine! {
     a_completion_queue_that_overflows_loses_nothing,
     a_batch_of_more_messages_than_the_queue_takes_leaves_in_order,
     an_origin_without_a_route_is_a_refusal,
+    an_error_that_a_receive_reports_is_counted,
+    receives_that_end_with_their_port_are_no_errors,
     a_closed_port_of_an_origin_does_not_cost_the_datagram_that_reports_it,
     ports_that_close_while_datagrams_arrive_leave_nothing_to_their_successors,
     an_engine_that_cannot_go_on_says_so_and_ends,
@@ -114,6 +116,30 @@ fn an_origin_without_a_route_is_a_refusal(engine: Engine) {
     let answer = receive(&caller.socket);
     assert_eq!(word(&answer, 36), 2502, "the rejection says: bad gateway");
     rig.await_event(|event| matches!(event, Event::Ended { .. }).then_some(()));
+}
+
+fn an_error_that_a_receive_reports_is_counted(engine: Engine) {
+    let rig = Rig::start(engine);
+    let Session { client, origin, origin_id, .. } = rig.connect();
+    assert_eq!(rig.counters().io.receive_errors, 0);
+    drop(origin);
+    // One datagram only: no later send could take the ICMP message away from the receive.
+    client.send(&data(origin_id, 1, 100)).unwrap();
+    let counters = rig.await_counters(|now| now.io.receive_errors > 0);
+    assert_eq!(counters.io.receive_errors, 1);
+    assert_eq!(counters.io.ring_starved, 0);
+}
+
+fn receives_that_end_with_their_port_are_no_errors(engine: Engine) {
+    let rig = Rig::start(engine);
+    let session = rig.connect();
+    rig.tell(Command::Close { session: session.key, reason: EndReason::Quit });
+    rig.await_event(|event| matches!(event, Event::Ended { .. }).then_some(()));
+    // The successor's traffic passes after everything that the predecessor's port had to report.
+    let next = rig.connect();
+    next.client_sends(&[(1, 100)]);
+    assert_eq!(next.origin_receives(1), [(1, 100)]);
+    assert_eq!(rig.counters().io.receive_errors, 0);
 }
 
 fn a_closed_port_of_an_origin_does_not_cost_the_datagram_that_reports_it(engine: Engine) {

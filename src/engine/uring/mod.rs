@@ -251,10 +251,11 @@ impl<'pool> Uring<'pool> {
             // All buffers were taken. It is armed again after some have come back.
             self.lane.shard.io().ring_starved += 1;
             self.pool.note_shortage();
+            return Ok(true);
         }
-        let failure = ReceiveFailure::of(errno);
+        let failure = self.lane.receive_failed(errno);
         match (failure, port) {
-            (ReceiveFailure::Passing, _) => {}
+            (ReceiveFailure::None | ReceiveFailure::Passing, _) => {}
             (ReceiveFailure::Peer | ReceiveFailure::Lasting, Port::Session(session)) => {
                 if self.lane.ports.get(port).is_some() {
                     self.lane.shard.port_failed(now, session, port_error(errno));
