@@ -524,3 +524,120 @@ const ROUNDS_MAX: usize = 8;
 /// How often, and each time how long, the end waits for receives to end. They end at the first try.
 const CLOSE_ROUNDS: usize = 100;
 const CLOSE_PATIENCE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::engine::Offloads;
+    use crate::engine::thread::ShardSpec;
+    use crate::mailbox::{Mailbox, Post, mailbox};
+    use crate::protocol::srt::CookieKey;
+    use crate::protocol::stream_url::Vhosts;
+    use crate::shard::command::FromShard;
+    use crate::shard::{Event, Limits, ShardConfig};
+
+    /// A ring without a thread of its own: the test takes its steps.
+    struct Rig<'pool> {
+        uring: Uring<'pool>,
+        commands: Post<Command>,
+        events: Mailbox<FromShard>,
+        client: UdpSocket,
+    }
+
+    impl<'pool> Rig<'pool> {
+        /// The client is connected to the only listener.
+        fn new(pool: &'pool BufRing, completions_max: u32) -> Self {
+            let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(listener.local_addr().unwrap()).unwrap();
+            let (commands, from_control) = mailbox(8).unwrap();
+            let (to_control, events) = mailbox(8).unwrap();
+            let settings =
+                Settings { submissions: completions_max, completions_max, ..Settings::default() };
+            let spec = ShardSpec {
+                index: 0,
+                cpu: None,
+                listeners: vec![listener],
+                config: shard_config(),
+                commands: from_control,
+                events: to_control,
+                offloads: Offloads { gso: false, gro: false },
+                settings,
+            };
+            let lane = Lane::new(spec, Instant::now()).unwrap();
+            let uring = Uring::new(pool, lane, settings).unwrap();
+            Self { uring, commands, events, client }
+        }
+
+        /// One turn of the loop that does not wait.
+        fn turn(&mut self) {
+            let now = Instant::now();
+            self.uring.submit(Wait::Arrived).unwrap();
+            self.uring.settle(now).unwrap();
+            self.uring.take_in(now).unwrap();
+            self.uring.lane.look_after(now);
+        }
+
+        fn ask_for_counters(&self, request: u64) {
+            self.commands.send(Command::Counters { request }).unwrap();
+        }
+
+        fn answers(&self) -> Vec<u64> {
+            let events = std::iter::from_fn(|| self.events.take()).map(|message| message.event);
+            let requests = events.filter_map(|event| match event {
+                Event::Counters { request, .. } => Some(request),
+                other => unreachable!("nobody asked for {other:?}"),
+            });
+            requests.collect()
+        }
+    }
+
+    fn shard_config() -> ShardConfig {
+        ShardConfig {
+            limits: Limits {
+                sessions_max: 1,
+                pending_max: 1,
+                pending_per_source: 1,
+                induction_rate: 1,
+                induction_rate_per_prefix: 1,
+                srt_idle_timeout: Duration::from_secs(1),
+                origin_setup_timeout: Duration::from_secs(1),
+            },
+            cookie_key: CookieKey::new([7; 16]),
+            hash_seed: 7,
+            started: Instant::now(),
+            started_unix_seconds: 0,
+            vhosts: Vhosts::default(),
+            default_stream: None,
+            key_length: 0,
+        }
+    }
+
+    #[test]
+    fn a_mailbox_whose_watch_has_ended_is_watched_again() {
+        let pool = BufRing::new(16, 2048).unwrap();
+        let mut rig = Rig::new(&pool, 2);
+        rig.turn();
+        // More completions than their queue takes, and then the mailbox's: a multishot operation
+        // that cannot post ends.
+        for _ in 0..4 {
+            rig.client.send(b"junk").unwrap();
+        }
+        rig.ask_for_counters(1);
+        rig.uring.submit(Wait::Arrived).unwrap();
+        rig.uring.settle(Instant::now()).unwrap();
+        let is_mailbox =
+            |entry: &&cqueue::Entry| Token::decode(entry.user_data()) == Token::Mailbox;
+        let last = rig.uring.arrived.iter().find(is_mailbox).expect("the mailbox has rung");
+        assert!(!cqueue::more(last.flags()), "its watch has ended");
+
+        for request in 2..5 {
+            rig.turn();
+            rig.ask_for_counters(request);
+        }
+        rig.turn();
+        assert_eq!(rig.answers(), [1, 2, 3, 4]);
+    }
+}
