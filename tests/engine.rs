@@ -43,6 +43,7 @@ macro_rules! on_each_engine {
 }
 
 mod faults;
+mod paths;
 
 on_each_engine! {
     a_flow_keeps_its_order_in_both_directions,
@@ -345,6 +346,8 @@ struct Setup {
     completions_max: u32,
     events: usize,
     refuses_segments: bool,
+    /// Takes the place of the one that would be opened.
+    listener: Option<UdpSocket>,
 }
 
 impl Default for Setup {
@@ -357,6 +360,7 @@ impl Default for Setup {
             completions_max: 1 << 16,
             events: 1024,
             refuses_segments: false,
+            listener: None,
         }
     }
 }
@@ -371,6 +375,17 @@ impl Setup {
             socket_buffer_bytes: 1 << 20,
         }
     }
+
+    fn open_listener(&self) -> (SocketAddr, UdpSocket) {
+        let options = GroupOptions {
+            cpus: &[None],
+            steer: Steer::Hash,
+            gro: self.offloads.gro,
+            buffer_bytes: 1 << 20,
+        };
+        let mut group = ListenerGroup::open(self.listen, options).unwrap().unwrap();
+        (group.address, group.sockets.remove(0))
+    }
 }
 
 impl Rig {
@@ -378,23 +393,20 @@ impl Rig {
         Self::with(engine, Setup::default())
     }
 
-    fn with(engine: Engine, setup: Setup) -> Self {
-        let options = GroupOptions {
-            cpus: &[None],
-            steer: Steer::Hash,
-            gro: setup.offloads.gro,
-            buffer_bytes: 1 << 20,
+    fn with(engine: Engine, mut setup: Setup) -> Self {
+        let (address, listener) = match setup.listener.take() {
+            Some(listener) => (listener.local_addr().unwrap(), listener),
+            None => setup.open_listener(),
         };
-        let group = ListenerGroup::open(setup.listen, options).unwrap().unwrap();
         if setup.refuses_segments {
-            set_option(&group.sockets[0], libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
+            set_option(&listener, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1);
         }
         let (commands, from_control) = mailbox(64).unwrap();
         let (to_control, events) = mailbox(setup.events).unwrap();
         let spec = ShardSpec {
             index: 0,
             cpu: None,
-            listeners: group.sockets,
+            listeners: vec![listener],
             config: shard_config(),
             commands: from_control,
             events: to_control,
@@ -402,7 +414,7 @@ impl Rig {
             settings: setup.settings(),
         };
         let shard = engine::start(engine, spec).unwrap();
-        Self { address: group.address, commands, events, shard: Some(shard) }
+        Self { address, commands, events, shard: Some(shard) }
     }
 
     fn tell(&self, command: Command) {
@@ -463,8 +475,12 @@ impl Rig {
     /// A session from a new client, through `target`, with an origin of its own.
     fn connect_to(&self, target: SocketAddr) -> Session {
         let origin = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        self.join(Caller::conclude(target, next_socket_id()), origin)
+    }
+
+    /// A session between these two.
+    fn join(&self, caller: Caller, origin: UdpSocket) -> Session {
         origin.set_read_timeout(Some(PATIENCE)).unwrap();
-        let caller = Caller::conclude(target, next_socket_id());
         let (key, _) = self.await_pick();
         let address = origin.local_addr().unwrap();
         self.tell(Command::Open { session: key, origin: OriginId(1), address });
@@ -567,7 +583,10 @@ impl Caller {
         } else {
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
         };
-        let socket = UdpSocket::bind(local).unwrap();
+        Self::conclude_from(UdpSocket::bind(local).unwrap(), target, id)
+    }
+
+    fn conclude_from(socket: UdpSocket, target: SocketAddr, id: u32) -> Self {
         socket.connect(target).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let induction = handshake(0, 4, 2, INDUCTION, id, 0);

@@ -125,7 +125,7 @@ impl Ports {
     ///
     /// `EINVAL` and `EMSGSIZE` speak of one path, mostly of its MTU: a session's port has only that
     /// one. The clients of a listener share it, and one of them must not slow the others down, so
-    /// there only `EIO` (a device that cannot compute checksums) counts.
+    /// there only `EIO` counts: devices and IPsec are this host's, and no client chooses them.
     pub(super) fn distrust_segments(&mut self, port: Port, errno: i32) {
         match port {
             Port::Session(key) => {
@@ -139,7 +139,7 @@ impl Ports {
                     listener.socket.segments = false;
                     tracing::warn!(
                         listener = index,
-                        "the device refuses segmented sends: GSO is off"
+                        "the way out refuses segmented sends (EIO): GSO is off"
                     );
                 }
             }

@@ -156,9 +156,11 @@ pub(super) fn send_train(socket: BorrowedFd<'_>, bytes: &[u8], segment: u16) -> 
 
 /// Whether `errno` can mean that the segmentation is refused and not the datagrams.
 ///
-/// - `EINVAL`: more segments than this kernel takes, or a segment larger than the path's MTU.
+/// - `EINVAL`: more segments than this kernel takes, a segment larger than the path's MTU, or a
+///   socket that computes no checksums.
 /// - `EMSGSIZE`: a segment larger than the path's MTU. Alone the datagram would be fragmented.
-/// - `EIO`: the device cannot compute the checksums of segments.
+/// - `EIO`: the way out leads through IPsec, or, before Linux 6.11, through a device that cannot
+///   compute the checksums of segments.
 /// - `EOPNOTSUPP`, `ENOPROTOOPT`: the socket does not know the option.
 pub(super) fn refuses_segments(errno: i32) -> bool {
     matches!(

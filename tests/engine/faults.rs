@@ -215,7 +215,7 @@ fn an_engine_that_cannot_go_on_says_so_and_ends(engine: Engine) {
 /// The shard's own socket towards the session's origin: the only one in this process that is
 /// connected the other way round.
 #[allow(unsafe_code, reason = "the shard hands its descriptors to nobody")]
-fn port_of(session: &Session) -> UdpSocket {
+pub(super) fn port_of(session: &Session) -> UdpSocket {
     let local = session.origin.peer_addr().unwrap();
     let peer = session.origin.local_addr().unwrap();
     let is_it = |socket: &UdpSocket| {

@@ -4,6 +4,7 @@ pub mod caller;
 pub mod fuzz;
 pub mod fuzz_shard;
 pub mod http;
+pub mod network;
 pub mod packets;
 pub mod process;
 pub mod random;

@@ -1,0 +1,116 @@
+//! Two hosts with a cable between them, as network namespaces of two threads: for what loopback
+//! cannot do, such as a host that does not answer or a path with a small MTU.
+//!
+//! It takes CAP_SYS_ADMIN and the program `ip`. Whoever has no privileges gets them for a namespace
+//! of users with `unshare --map-root-user`.
+#![allow(unsafe_code, reason = "a thread moves into a namespace of its own")]
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::thread;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+/// The far host, seen from the near one, on which the test runs.
+pub struct Network {
+    far: File,
+}
+
+pub const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
+pub const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
+
+impl Network {
+    /// Runs `test` on a near host. Threads and sockets that it makes are on that host, too.
+    ///
+    /// Without the privilege the test fails, unless `RINGWAY_WITHOUT_NAMESPACES` is set.
+    pub fn run(test: impl FnOnce(&Self) + Send) {
+        on_a_thread(|| {
+            // SAFETY: this thread shares descriptors and memory with the others as before; a
+            // network namespace takes nothing from them.
+            match unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
+                Ok(()) => test(&Self::build()),
+                Err(error) => missing(
+                    &format!(
+                        "a network namespace is refused ({error}): run the tests as root, or \
+                         under `unshare --map-root-user`"
+                    ),
+                    "RINGWAY_WITHOUT_NAMESPACES",
+                ),
+            }
+        });
+    }
+
+    fn build() -> Self {
+        let far = on_a_thread(|| {
+            // SAFETY: as above.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let far_path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
+        ip(&format!("link add near type veth peer name far netns {far_path}"));
+        let network = Self { far };
+        ip("link set lo up");
+        ip(&format!("address add {NEAR}/24 dev near"));
+        ip("link set near up");
+        // The test decides when the far host is given up, and it answers soon when it is back.
+        for (name, value) in [("mcast_solicit", "100000"), ("retrans_time_ms", "20")] {
+            std::fs::write(format!("/proc/sys/net/ipv4/neigh/near/{name}"), value).unwrap();
+        }
+        network.on_far(|| {
+            ip("link set lo up");
+            ip(&format!("address add {FAR}/24 dev far"));
+            ip("link set far up");
+        });
+        network
+    }
+
+    /// Runs `work` on the far host. Sockets that it makes stay there.
+    pub fn on_far<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        on_a_thread(|| {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(self.far.as_fd(), network).unwrap();
+            work()
+        })
+    }
+
+    /// The far host goes away: the near one asks for its hardware address in vain.
+    pub fn silence_far(&self) {
+        self.on_far(|| ip("link set far arp off"));
+        ip(&format!("neighbour del {FAR} dev near"));
+    }
+
+    /// It is back, and what the near one has kept for it leaves.
+    pub fn revive_far(&self) {
+        self.on_far(|| ip("link set far arp on"));
+    }
+
+    /// Nothing longer than `bytes` passes to the far host in one piece.
+    pub fn narrow_path(&self, bytes: u32) {
+        ip(&format!("route add {FAR}/32 dev near mtu {bytes}"));
+    }
+}
+
+/// Ends the test because something is missing, unless the environment says to go without.
+pub fn missing(what: &str, variable: &str) {
+    #[allow(clippy::disallowed_methods, reason = "it says what this machine cannot do")]
+    let is_allowed = std::env::var_os(variable).is_some();
+    assert!(is_allowed, "{what}; {variable}=1 leaves out what needs it");
+    eprintln!("left out: {what}");
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Runs `ip` on the host that the calling thread is on.
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("`ip` does not start: {error} (tests/run installs it: iproute2)")
+    });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {said}");
+}
