@@ -6,3 +6,4 @@ mod leaks;
 mod media;
 mod refusals;
 mod surroundings;
+mod threads;

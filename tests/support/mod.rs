@@ -10,3 +10,4 @@ pub mod process;
 pub mod random;
 pub mod seccomp;
 pub mod stage;
+pub mod thread_fault;
