@@ -109,6 +109,7 @@ fn every_metric_of_the_interface_is_there_under_its_name() {
         "ringway_send_batch_segments_bucket{",
         "ringway_receive_queue_overflows_total",
         "ringway_ring_starved_total",
+        "ringway_receive_errors_total",
         "ringway_origin_up{origin=\"a\"} 1",
         "ringway_origins",
         "ringway_shard_cpu_seconds_total{",

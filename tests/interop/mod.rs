@@ -5,5 +5,6 @@ mod isolation;
 mod leaks;
 mod media;
 mod refusals;
+mod registration;
 mod surroundings;
 mod threads;

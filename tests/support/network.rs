@@ -1,8 +1,8 @@
 //! Two hosts with a cable between them, as network namespaces of two threads: for what loopback
 //! cannot do, such as a host that does not answer or a path with a small MTU.
 //!
-//! It takes CAP_SYS_ADMIN and the program `ip`. Whoever has no privileges gets them for a namespace
-//! of users with `unshare --map-root-user`.
+//! It takes CAP_SYS_ADMIN and the program `ip`. A test of somebody else than root runs in a process
+//! of its own, in a namespace of users where it is root.
 #![allow(unsafe_code, reason = "a thread moves into a namespace of its own")]
 
 use std::fs::File;
@@ -12,6 +12,7 @@ use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
 
+use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// The far host, seen from the near one, on which the test runs.
@@ -22,23 +23,23 @@ pub struct Network {
 pub const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
 pub const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 2));
 
+/// The exit code of a test program.
+const TEST_FAILED: i32 = 101;
+
 impl Network {
     /// Runs `test` on a near host. Threads and sockets that it makes are on that host, too.
     ///
-    /// Without the privilege the test fails, unless `RINGWAY_WITHOUT_NAMESPACES` is set.
+    /// Where namespaces are refused the test fails, unless `RINGWAY_WITHOUT_NAMESPACES` is set.
     pub fn run(test: impl FnOnce(&Self) + Send) {
+        if !geteuid().is_root() {
+            return run_as_root_of_a_namespace();
+        }
         on_a_thread(|| {
             // SAFETY: this thread shares descriptors and memory with the others as before; a
             // network namespace takes nothing from them.
             match unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
                 Ok(()) => test(&Self::build()),
-                Err(error) => missing(
-                    &format!(
-                        "a network namespace is refused ({error}): run the tests as root, or \
-                         under `unshare --map-root-user`"
-                    ),
-                    "RINGWAY_WITHOUT_NAMESPACES",
-                ),
+                Err(error) => refused(&error.to_string()),
             }
         });
     }
@@ -99,6 +100,27 @@ pub fn missing(what: &str, variable: &str) {
     let is_allowed = std::env::var_os(variable).is_some();
     assert!(is_allowed, "{what}; {variable}=1 leaves out what needs it");
     eprintln!("left out: {what}");
+}
+
+fn refused(error: &str) {
+    let what = format!("namespaces are refused: {error}; it takes CAP_SYS_ADMIN");
+    missing(&what, "RINGWAY_WITHOUT_NAMESPACES");
+}
+
+/// Runs the calling test in another process: a process with several threads cannot enter a namespace
+/// of users.
+fn run_as_root_of_a_namespace() {
+    let test = thread::current();
+    let name = test.name().expect("the thread of a test bears its name");
+    let mut command = Command::new("unshare");
+    command.arg("--map-root-user").arg(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", name, "--nocapture"]).output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    match output.status.code() {
+        Some(0) => assert!(said.contains("1 passed"), "{name} did not run: {said}"),
+        Some(TEST_FAILED) => panic!("in a process of its own: {said}"),
+        _ => refused(said.trim()),
+    }
 }
 
 fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {

@@ -586,9 +586,9 @@ mod tests {
 
         fn answers(&self) -> Vec<u64> {
             let events = std::iter::from_fn(|| self.events.take()).map(|message| message.event);
-            let requests = events.filter_map(|event| match event {
-                Event::Counters { request, .. } => Some(request),
-                other => unreachable!("nobody asked for {other:?}"),
+            let requests = events.map(|event| {
+                let Event::Counters { request, .. } = event else { unreachable!("{event:?}") };
+                request
             });
             requests.collect()
         }
