@@ -73,7 +73,8 @@ pub struct IoCounters {
     pub completion_overflows: u64,
     /// Multishot receives armed again.
     pub rearmed: u64,
-    /// Segmented sends refused by kernel or device (`EINVAL`, `EIO`) and repeated one by one.
+    /// Segmented sends refused by kernel, path or device (`EINVAL`, `EMSGSIZE`, `EIO`) and repeated
+    /// one by one.
     pub gso_fallbacks: u64,
     /// Times the thread woke up.
     pub wakeups: u64,
