@@ -1,5 +1,8 @@
 //! Wire formats: bytes in, values out. No I/O, no clock, no `unsafe`, and nothing that a peer can
 //! make panic.
 
+pub mod demux;
+pub mod rtp;
 pub mod srt;
 pub mod stream_url;
+pub mod stun;
