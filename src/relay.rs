@@ -24,7 +24,7 @@ use crate::engine::{
 use crate::mailbox::{Post, mailbox};
 use crate::protocol::srt::CookieKey;
 use crate::protocol::stream_url::Vhosts;
-use crate::shard::ShardConfig;
+use crate::shard::{Protocol, ShardConfig};
 pub use limits::LimitsError;
 
 /// A running relay. Dropping it quits at once, without the grace that [`Relay::quit`] gives.
@@ -391,6 +391,8 @@ fn shard_config(
             KeyLength::Auto => 0,
             KeyLength::Bytes(bytes) => bytes,
         },
+        listeners: vec![Protocol::Srt],
+        webrtc_direct: config.webrtc_direct,
     })
 }
 

@@ -79,11 +79,8 @@ fn neither_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_
             shards: Some(1),
             engine,
             origins: vec![StaticOrigin {
-                name: "a".to_owned(),
-                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 srt: Some(origin.address.port()),
-                rtc: None,
-                api: None,
+                ..StaticOrigin::at("a", IpAddr::V4(Ipv4Addr::LOCALHOST))
             }],
             ..Config::default()
         };

@@ -515,6 +515,7 @@ fn shard_config() -> ShardConfig {
             induction_rate: 100_000,
             induction_rate_per_prefix: 100_000,
             srt_idle_timeout: Duration::from_secs(60),
+            webrtc_idle_timeout: Duration::from_secs(30),
             origin_setup_timeout: PATIENCE,
         },
         cookie_key: CookieKey::new([7; 16]),
@@ -524,6 +525,8 @@ fn shard_config() -> ShardConfig {
         vhosts: Vhosts::default(),
         default_stream: Some("live/conformance".to_owned()),
         key_length: 0,
+        listeners: vec![ringway::shard::Protocol::Srt],
+        webrtc_direct: false,
     }
 }
 

@@ -32,6 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "shard::DropReason",
             "shard::verdict::DropReason",
             "shard::command::Flow",
+            "shard::command::Protocol",
             "protocol::srt::Rejection",
         ],
     ),

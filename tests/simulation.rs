@@ -552,7 +552,7 @@ impl World {
     fn check_the_end(&self) {
         let seed = self.seed;
         let counters = self.stage.shard.counters();
-        let left = (counters.sessions, counters.established, counters.pending);
+        let left = (counters.sessions, counters.srt.established, counters.pending);
         assert_eq!(left, (0, 0, 0), "seed {seed}: sessions left");
         assert!(self.ports.is_empty(), "seed {seed}: ports left open: {:?}", self.ports);
         assert_eq!(self.stage.shard.poll_timeout(), None, "seed {seed}: timers left");

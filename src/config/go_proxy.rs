@@ -186,11 +186,10 @@ fn default_origin(variables: &Variables) -> Result<Option<StaticOrigin>, ConfigE
     let ip = values::origin_ip(&text("PROXY_DEFAULT_BACKEND_IP", "127.0.0.1"))
         .map_err(|bad| ConfigError::Value { place: "PROXY_DEFAULT_BACKEND_IP".to_owned(), bad })?;
     Ok(Some(StaticOrigin {
-        name: "default".to_owned(),
-        ip,
         srt: Some(port("PROXY_DEFAULT_BACKEND_SRT", "10080")?),
         rtc: Some(port("PROXY_DEFAULT_BACKEND_RTC", "8000")?),
         api: Some(port("PROXY_DEFAULT_BACKEND_API", "1985")?),
+        ..StaticOrigin::at("default", ip)
     }))
 }
 
@@ -269,11 +268,10 @@ mod tests {
     fn the_default_origin_has_the_go_proxys_defaults() {
         let resolved = with(&[(ENABLED, "on")]).unwrap();
         let expected = StaticOrigin {
-            name: "default".to_owned(),
-            ip: [127, 0, 0, 1].into(),
             srt: Some(10080),
             rtc: Some(8000),
             api: Some(1985),
+            ..StaticOrigin::at("default", [127, 0, 0, 1].into())
         };
         assert_eq!(resolved.config.origins, [expected]);
     }

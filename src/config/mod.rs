@@ -14,6 +14,7 @@ mod values;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -27,10 +28,18 @@ pub use values::BadValue;
 pub struct Config {
     /// `--srt-listen`
     pub srt_listen: Listen,
+    /// `--webrtc-listen`
+    pub webrtc_listen: Listen,
     /// `--http-listen`
     pub http_listen: Listen,
     /// `--system-listen`
     pub system_listen: Listen,
+    /// `--tls-cert` and `--tls-key`, for `--http-listen`; `None`: plain HTTP
+    pub tls: Option<TlsFiles>,
+    /// `--public-address`: what stands in SDP candidates; empty: the local address of the HTTP connection that asked
+    pub public_addresses: Vec<PublicAddress>,
+    /// `--trusted-proxies`: whose X-Forwarded-For is believed
+    pub trusted_proxies: Vec<IpNet>,
     /// `--origin`, and the Go proxy's `PROXY_DEFAULT_BACKEND_*`
     pub origins: Vec<StaticOrigin>,
     /// `--origin-ttl`
@@ -78,10 +87,16 @@ pub struct Config {
     pub sessions_per_source: u32,
     /// `--new-per-source`: sessions per second; the burst is 2.5 seconds' worth
     pub new_per_source: u32,
+    /// `--http-per-source`: WHIP and WHEP requests of one client
+    pub http_per_source: HttpRate,
     /// `--induction-rate`: per second, for all callers together and for one /24 or /48
     pub induction_rate: InductionRate,
     /// `--srt-idle-timeout`
     pub srt_idle_timeout: Duration,
+    /// `--webrtc-idle-timeout`
+    pub webrtc_idle_timeout: Duration,
+    /// `--webrtc-direct`: clients without signalling may become sessions
+    pub webrtc_direct: bool,
     /// `--origin-setup-timeout`
     pub origin_setup_timeout: Duration,
     /// `--log`
@@ -135,6 +150,65 @@ pub struct StaticOrigin {
     pub rtc: Option<u16>,
     /// `api=`
     pub api: Option<u16>,
+    /// `path=`: of its WHIP and WHEP endpoints, see [`StaticOrigin::path`]; `None`: SRS's
+    pub path: Option<String>,
+    /// `host=`
+    pub host: HostHeader,
+    /// `direct=`: the UDP port for clients without signalling
+    pub direct: Option<u16>,
+}
+
+impl StaticOrigin {
+    /// An origin without endpoints.
+    pub fn at(name: &str, ip: IpAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            ip,
+            srt: None,
+            rtc: None,
+            api: None,
+            path: None,
+            host: HostHeader::default(),
+            direct: None,
+        }
+    }
+}
+
+/// `host=client|origin`: what the Host header of a request to an origin says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the client's said: SRS takes the vhost from it.
+    #[default]
+    Client,
+    /// The origin's own address.
+    Origin,
+}
+
+/// `--tls-cert`, `--tls-key`: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// `--public-address`: an IP address, with a port where a NAT maps `--webrtc-listen` to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicAddress {
+    /// What clients send to.
+    pub ip: IpAddr,
+    /// `None`: the port of `--webrtc-listen`.
+    pub port: Option<u16>,
+}
+
+/// `--http-per-source`: requests per second and at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpRate {
+    /// In the long run.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
 }
 
 /// `--balancer`: how an origin is chosen for a stream.
@@ -206,8 +280,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             srt_listen: Listen::All(20080),
+            webrtc_listen: Listen::All(18000),
             http_listen: Listen::All(11985),
             system_listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 12025))),
+            tls: None,
+            public_addresses: Vec::new(),
+            trusted_proxies: Vec::new(),
             origins: Vec::new(),
             origin_ttl: Duration::from_secs(300),
             balancer: BalancerChoice::Memory,
@@ -230,8 +308,11 @@ impl Default for Config {
             pending_per_source: 64,
             sessions_per_source: 1_024,
             new_per_source: 200,
+            http_per_source: HttpRate { per_second: 100, burst: 1_000 },
             induction_rate: InductionRate { total: 200_000, per_prefix: 20_000 },
             srt_idle_timeout: Duration::from_secs(15),
+            webrtc_idle_timeout: Duration::from_secs(30),
+            webrtc_direct: false,
             origin_setup_timeout: Duration::from_secs(2),
             log: "info".to_owned(),
             log_format: LogFormat::Text,

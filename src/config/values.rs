@@ -290,7 +290,8 @@ fn origin(text: &str) -> Result<StaticOrigin, BadValue> {
     let Some(ip) = ip else {
         return Err(bad("has no ip=".to_owned()));
     };
-    Ok(StaticOrigin { name: name.unwrap_or_else(|| ip.to_string()), ip, srt, rtc, api })
+    let name = name.unwrap_or_else(|| ip.to_string());
+    Ok(StaticOrigin { srt, rtc, api, ..StaticOrigin::at(&name, ip) })
 }
 
 /// Reads the address of an origin: a literal that a datagram can be sent to.
@@ -574,8 +575,7 @@ mod tests {
     fn an_origin_needs_nothing_but_an_address() {
         let read = origins("ip=2001:db8::5").unwrap();
         let ip: IpAddr = "2001:db8::5".parse().unwrap();
-        let name = "2001:db8::5".to_owned();
-        assert_eq!(read, [StaticOrigin { name, ip, srt: None, rtc: None, api: None }]);
+        assert_eq!(read, [StaticOrigin::at("2001:db8::5", ip)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What HTTP tasks ask of control's state, and what they are answered.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -9,6 +9,11 @@ use super::directory::SessionRef;
 use super::origin::Conflict;
 use super::registration::Registration;
 use super::view::{OriginEntry, SessionEntry, StreamEntry};
+use crate::config::HostHeader;
+use crate::protocol::ice::{Credentials, IcePair};
+use crate::protocol::stream_url::StreamKey;
+use crate::shard::OriginId;
+use crate::shard::command::{EndReason, NotExpected, Role, RtcId};
 use crate::telemetry::metrics::Snapshot;
 
 /// A question of an HTTP task. A reply that is dropped means that there is no answer.
@@ -23,6 +28,27 @@ pub(super) enum Ask {
     Streams { limit: usize, reply: oneshot::Sender<(Vec<StreamEntry>, usize)> },
     /// A page of one shard's sessions.
     Sessions { shard: u16, from_slot: u32, limit: u32, reply: oneshot::Sender<Page> },
+    /// A client offers WebRTC: which origin takes it, and may it have a session? What is answered holds a place until
+    /// [`Ask::Abandon`] or the session's end.
+    Offer { offer: Box<Offer>, reply: oneshot::Sender<Result<Box<Placement>, OfferRefused>> },
+    /// The origin has answered: every shard is to expect these pairs. Answered when all shards have agreed, so that no
+    /// binding request comes too early; where one refuses, none expects them. No pairs yet for a counter-offer, whose
+    /// pairs come with the client's answer; more pairs of a known session for an ICE restart.
+    Expect {
+        session: RtcId,
+        /// Where the client's media goes: the origin's registered UDP endpoint.
+        address: SocketAddr,
+        pairs: Vec<IcePair>,
+        reply: oneshot::Sender<Result<(), NotExpected>>,
+    },
+    /// The session URL that the client is given.
+    Publish { session: RtcId, resource: Box<Resource> },
+    /// What stands behind a session URL.
+    Resource { token: Token, reply: oneshot::Sender<Option<(RtcId, Resource)>> },
+    /// The origin did not take the offer; its place is free again.
+    Abandon { session: RtcId },
+    /// A session has been ended at its origin: last words may pass, then it is forgotten.
+    Finish { session: RtcId, reason: EndReason },
     /// Ends a session. Answers whether there is one.
     Close { session: SessionRef, reply: oneshot::Sender<bool> },
     /// Answers when one shard has given counters that are at most this old.
@@ -31,6 +57,75 @@ pub(super) enum Ask {
     Metrics { since: Instant, reply: oneshot::Sender<Snapshot> },
     /// Whether new sessions are welcome.
     Readiness { reply: oneshot::Sender<Readiness> },
+}
+
+/// What a client wants by HTTP.
+#[derive(Clone, Debug)]
+pub(super) struct Offer {
+    pub(super) stream: StreamKey,
+    pub(super) role: Role,
+    /// Who asks, behind trusted proxies.
+    pub(super) client: IpAddr,
+}
+
+/// The origin of an offer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placement {
+    pub(super) session: RtcId,
+    pub(super) origin: OriginId,
+    /// For the log.
+    pub(super) name: String,
+    /// Its HTTP API.
+    pub(super) api: SocketAddr,
+    /// Its UDP endpoint; `None` where it was configured without one: then its answer names it, and the address must be
+    /// the origin's own.
+    pub(super) rtc: Option<SocketAddr>,
+    /// `path=` of `--origin`: of endpoints that are not SRS's.
+    pub(super) path: Option<String>,
+    /// What its Host header says.
+    pub(super) host: HostHeader,
+}
+
+/// Why an offer gets no origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OfferRefused {
+    /// The relay is draining.
+    Draining,
+    /// No live origin takes WebRTC.
+    NoOrigin,
+    /// A limit of sessions; named as the log shows it.
+    Limit(&'static str),
+    /// `--http-per-source`
+    Rate,
+}
+
+/// The secret of a session URL: 128 random bits or more, as it stands in the path.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Token(pub(super) String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// What a session URL stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Resource {
+    pub(super) token: Token,
+    /// The origin's HTTP API, and what its Host header says.
+    pub(super) api: SocketAddr,
+    pub(super) host: HostHeader,
+    /// Path and query of the session at the origin; `None` where it gave none (then DELETE ends the session here alone).
+    pub(super) target: Option<String>,
+    /// Whether the origin understands PATCH. SRS takes it for a new offer.
+    pub(super) takes_patch: bool,
+    /// Where the client's media goes.
+    pub(super) address: Option<SocketAddr>,
+    /// The client's credentials and the origin's, to tell trickling from a restart; the client's are missing while a
+    /// counter-offer is open.
+    pub(super) origin_credentials: Vec<Credentials>,
+    pub(super) client_credentials: Vec<Credentials>,
 }
 
 /// Sessions of one shard, in slot order.

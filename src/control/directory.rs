@@ -650,11 +650,9 @@ mod tests {
     fn a_configured_origin_never_expires() {
         let now = Instant::now();
         let origin = StaticOrigin {
-            name: "a".to_owned(),
-            ip: IpAddr::from([127, 0, 0, 1]),
             srt: Some(10080),
-            rtc: None,
             api: Some(1985),
+            ..StaticOrigin::at("a", IpAddr::from([127, 0, 0, 1]))
         };
         let mut directory = Directory::new(now, &[origin], TTL);
         assert!(directory.expire(now + 100 * TTL).is_empty());

@@ -96,6 +96,12 @@ impl State {
             Event::Counters { request, counters } => {
                 self.shards.take_counters(now, shard, request, *counters);
             }
+            Event::Expected { .. }
+            | Event::Path(_)
+            | Event::Yielded { .. }
+            | Event::Candidate { .. }
+            | Event::Validated { .. }
+            | Event::RtcEnded { .. } => {}
             Event::Emptied => self.shards.emptied(shard),
             Event::Failed => self.shard_failed(now, shard),
         }
@@ -190,6 +196,9 @@ impl State {
             | EndReason::OriginGone
             | EndReason::Superseded
             | EndReason::PendingOverflow
+            | EndReason::DtlsClosed
+            | EndReason::Deleted
+            | EndReason::NeverValidated
             | EndReason::Operator
             | EndReason::Quit => None,
         };
@@ -268,6 +277,12 @@ impl State {
             Ask::Sessions { shard, from_slot, limit, reply } => {
                 self.shards.ask_sessions(shard, from_slot, limit, reply);
             }
+            Ask::Offer { .. }
+            | Ask::Expect { .. }
+            | Ask::Publish { .. }
+            | Ask::Resource { .. }
+            | Ask::Abandon { .. }
+            | Ask::Finish { .. } => {}
             Ask::Close { session, reply } => {
                 let _ = reply.send(self.close(session));
             }

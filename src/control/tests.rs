@@ -18,10 +18,10 @@ use super::directory::fixtures::{request, session, stream};
 use super::http::Peer;
 use super::*;
 use crate::mailbox::mailbox;
-use crate::shard::Counters;
 use crate::shard::command::{
-    EndReason, Event, Flow, Role, SessionView, SrtView, State as Stage, Traffic,
+    EndReason, Event, Flow, ProtocolView, Role, SessionView, SrtView, State as Stage, Traffic,
 };
+use crate::shard::counters::{Counters, Share};
 
 /// Byte by byte what SRS 7 posts, on a connection of its own, without an Accept header.
 const AS_SRS_POSTS_IT: &str = concat!(
@@ -134,7 +134,10 @@ impl FakeShard {
                 match command {
                     Command::Counters { request } => {
                         let client_in = Flow { packets: 5, bytes: 500 };
-                        let counters = Box::new(Counters { client_in, ..Counters::default() });
+                        let counters = Box::new(Counters {
+                            srt: Share { client_in, ..Share::default() },
+                            ..Counters::default()
+                        });
                         self.send(Event::Counters { request, counters });
                     }
                     Command::Sessions { request, from_slot, .. } => {
@@ -143,7 +146,12 @@ impl FakeShard {
                     }
                     Command::CloseAll => self.send(Event::Emptied),
                     Command::Stop => return,
-                    other @ (Command::Open { .. }
+                    other @ (Command::Expect { .. }
+                    | Command::Own { .. }
+                    | Command::Deny { .. }
+                    | Command::Yield { .. }
+                    | Command::Finish { .. }
+                    | Command::Open { .. }
                     | Command::Refuse { .. }
                     | Command::Close { .. }
                     | Command::Drain(_)
@@ -166,7 +174,7 @@ impl FakeShard {
 fn one_view() -> SessionView {
     SessionView {
         session: session(7).key,
-        state: Stage::Established,
+        state: Stage::Established.label(),
         client: "192.0.2.1:5000".parse().unwrap(),
         local: None,
         stream: stream("live/a"),
@@ -174,7 +182,7 @@ fn one_view() -> SessionView {
         origin: Some(OriginId(0)),
         age: Duration::from_secs(4),
         traffic: Traffic::default(),
-        srt: SrtView::default(),
+        protocol: ProtocolView::Srt(SrtView::default()),
     }
 }
 
@@ -277,11 +285,8 @@ fn control_does_without_io_uring() {
 fn a_key_length_that_an_origin_answers_is_told_to_the_shards() {
     let origin = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let static_origin = crate::config::StaticOrigin {
-        name: "a".to_owned(),
-        ip: IpAddr::from(LOCAL),
         srt: Some(origin.local_addr().unwrap().port()),
-        rtc: None,
-        api: None,
+        ..crate::config::StaticOrigin::at("a", IpAddr::from(LOCAL))
     };
     let relay = Relay::start(Config { origins: vec![static_origin], ..Config::default() }, 1);
     let mut buffer = [0; 128];

@@ -8,7 +8,7 @@ use super::directory::{Directory, Look, Session, SessionRef, Stream};
 use super::origin::Origin;
 use super::registration::Endpoint;
 use crate::protocol::stream_url::StreamKey;
-use crate::shard::command::{Flow, SessionView, SrtView, Traffic};
+use crate::shard::command::{Flow, ProtocolView, SessionView, SrtView, Traffic};
 
 /// A session. What the relay cannot see is absent.
 #[derive(Debug, Serialize)]
@@ -28,7 +28,8 @@ pub(super) struct SessionEntry {
     /// Since the look before this one when that was at least a second ago, otherwise what that look
     /// showed. The first look shows the mean over the session's life.
     bitrate: PerFlow,
-    srt: SrtEntry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    srt: Option<SrtEntry>,
 }
 
 impl SessionEntry {
@@ -55,12 +56,15 @@ impl SessionEntry {
             client: view.client.to_string(),
             origin: origin.map(|origin| origin.name().to_owned()),
             shard,
-            state: view.state.label(),
+            state: view.state,
             age_seconds: seconds(view.age),
             packets: PerFlow::of(view.traffic, |flow| flow.packets),
             bytes: PerFlow::of(view.traffic, |flow| flow.bytes),
             bitrate: PerFlow { client_in, client_out, origin_in, origin_out },
-            srt: SrtEntry::new(view.srt),
+            srt: match &view.protocol {
+                ProtocolView::Srt(srt) => Some(SrtEntry::new(*srt)),
+                ProtocolView::WebRtc(_) => None,
+            },
         }
     }
 
@@ -282,7 +286,7 @@ mod tests {
     fn view(bytes: u64, age: Duration) -> SessionView {
         SessionView {
             session: session(7).key,
-            state: State::Established,
+            state: State::Established.label(),
             client: "[2001:db8::1]:5000".parse().unwrap(),
             local: None,
             stream: stream("live/a"),
@@ -293,7 +297,7 @@ mod tests {
                 client_in: Flow { packets: bytes / 1_000, bytes },
                 ..Traffic::default()
             },
-            srt: SrtView::default(),
+            protocol: ProtocolView::Srt(SrtView::default()),
         }
     }
 

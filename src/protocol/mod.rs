@@ -2,6 +2,7 @@
 //! make panic.
 
 pub mod demux;
+pub mod ice;
 pub mod rtp;
 pub mod srt;
 pub mod stream_url;

@@ -86,6 +86,7 @@ pub(super) fn of_shard(config: &Config, sessions_max: u32, shards: usize) -> Lim
         induction_rate: part(config.induction_rate.total),
         induction_rate_per_prefix: part(config.induction_rate.per_prefix),
         srt_idle_timeout: config.srt_idle_timeout,
+        webrtc_idle_timeout: config.webrtc_idle_timeout,
         origin_setup_timeout: config.origin_setup_timeout,
     }
 }

@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod session;
 pub mod sight;
 pub mod table;
+pub mod webrtc;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +19,7 @@ pub use handshake::CallerHandshake;
 pub use session::{Flow, Session, State, Traffic};
 pub use sight::Sight;
 pub use table::SessionTable;
+pub use webrtc::Handover;
 
 /// Names a session of one shard: a slot, and which of the slot's tenants is meant.
 ///
@@ -35,6 +37,32 @@ impl fmt::Display for SessionKey {
         write!(f, "{}-{}", self.slot, self.generation)
     }
 }
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Secure Reliable Transport.
+    Srt,
+    /// ICE, DTLS-SRTP and what they carry.
+    WebRtc,
+}
+
+impl Protocol {
+    /// Both, in the order of their shares in the counters.
+    pub const ALL: [Self; 2] = [Self::Srt, Self::WebRtc];
+
+    /// The value of the metric's `proto` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Srt => "srt",
+            Self::WebRtc => "webrtc",
+        }
+    }
+}
+
+/// A WebRTC session, as control numbers it: the same on every shard, from signalling on, and never given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RtcId(pub u64);
 
 /// An origin, as control numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

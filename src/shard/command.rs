@@ -1,13 +1,17 @@
 //! What control says to a shard, and what a shard says to control.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::counters::Counters;
 use crate::protocol::srt::Rejection;
 use crate::protocol::srt::handshake::GroupId;
 use crate::protocol::stream_url::StreamKey;
-pub use crate::session::{Flow, OriginId, Role, SessionKey, State, Traffic};
+use crate::protocol::stun::{IntegrityKey, TransactionId};
+pub use crate::session::{
+    Flow, Handover, OriginId, Protocol, Role, RtcId, SessionKey, State, Traffic,
+};
 
 /// From control to one shard.
 #[derive(Debug)]
@@ -28,7 +32,44 @@ pub enum Command {
         /// What the client is told.
         rejection: Rejection,
     },
-    /// Ends one session with goodbyes to both sides.
+    /// A WebRTC session has been signalled: its client may show up on this shard. Answered by [`Event::Expected`]. A
+    /// second one for the same session adds a pair (ICE restart, RFC 8445 section 2.4).
+    Expect {
+        /// The session, shared by all shards and never changed.
+        session: Arc<Signalled>,
+        /// By what its client is known.
+        pair: Arc<Pair>,
+    },
+    /// A client of this session has proven itself here and nobody owns the session, or its owner has yielded it
+    /// ([`Event::Yielded`]): this shard opens the port, takes the proven path that it reported, and sends the binding
+    /// request that it kept.
+    Own {
+        /// Which.
+        session: RtcId,
+        /// What the owner before knew; `None` for the first.
+        handover: Option<Box<Handover>>,
+    },
+    /// The answer to an [`Event::Path`] that changes nothing: the owner keeps the session, or nobody knows it any more.
+    Deny {
+        /// Which.
+        session: RtcId,
+    },
+    /// To the owner: a client has proven itself on another shard. Answered by [`Event::Yielded`].
+    Yield {
+        /// Which, from where, and by what request.
+        path: Box<PathRequest>,
+    },
+    /// A session is over: the owner lets it go on for `linger`, so that last words pass, and then says
+    /// [`Event::Ended`]; every other shard forgets it at once. Its pairs leave tombstones.
+    Finish {
+        /// Which.
+        session: RtcId,
+        /// Why.
+        reason: EndReason,
+        /// For how long datagrams still pass.
+        linger: Duration,
+    },
+    /// Ends one SRT session with goodbyes to both sides.
     Close {
         /// Which.
         session: SessionKey,
@@ -64,6 +105,55 @@ pub enum Command {
 pub enum Event {
     /// A caller has proven its address and wants a stream: which origin?
     Pick(Box<PickRequest>),
+    /// The answer to [`Command::Expect`], exactly one each.
+    Expected {
+        /// From the command.
+        session: RtcId,
+        /// Whether its client will be recognised here.
+        result: Result<(), NotExpected>,
+    },
+    /// A binding request with right integrity has come for a session that this shard does not own. The request is kept
+    /// until [`Command::Own`] or [`Command::Deny`] comes, for a quarter of a second at most.
+    Path(Box<PathRequest>),
+    /// The answer to [`Command::Yield`].
+    Yielded {
+        /// Which.
+        session: RtcId,
+        /// What the next owner needs; `None`: this shard keeps the session.
+        handover: Option<Box<Handover>>,
+    },
+    /// A client without signalling has proven that it knows the ufrag it names, which is also its password
+    /// (`--webrtc-direct`). If control wants it, it sends [`Command::Expect`] to all shards and [`Command::Own`] to this
+    /// one; otherwise nothing.
+    Candidate {
+        /// The client.
+        client: SocketAddr,
+        /// Both halves of the ufrag pair, and the password.
+        ufrag: Box<str>,
+    },
+    /// The first datagrams of a WebRTC session's client have been proven and its port is open.
+    Validated {
+        /// Which.
+        session: RtcId,
+        /// As this shard names it.
+        key: SessionKey,
+        /// The proven address.
+        client: SocketAddr,
+        /// From the expectation to here.
+        setup: Duration,
+    },
+    /// A WebRTC session that this shard owned is over and forgotten here. Exactly once for each [`Command::Own`] that was
+    /// not followed by a [`Event::Yielded`] with a handover.
+    RtcEnded {
+        /// Which.
+        session: RtcId,
+        /// Why.
+        reason: EndReason,
+        /// What it carried, on earlier owners, too.
+        traffic: Traffic,
+        /// Since the expectation.
+        age: Duration,
+    },
     /// The client has been told that it is connected.
     Established {
         /// Which.
@@ -106,6 +196,56 @@ pub enum Event {
     Failed,
 }
 
+/// A WebRTC session as signalling made it. Never changed, so that all shards can share one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Signalled {
+    /// Its number.
+    pub id: RtcId,
+    /// Who answered the offer.
+    pub origin: OriginId,
+    /// Where its media goes.
+    pub address: SocketAddr,
+    /// The canonical key.
+    pub stream: StreamKey,
+    /// Publisher or player.
+    pub role: Role,
+}
+
+/// By what binding requests of a client are known (RFC 8445 section 7.2.2). Holds the key, not the password.
+#[derive(Debug)]
+pub struct Pair {
+    /// USERNAME of the client's requests: `origin's:client's`.
+    pub username: Box<str>,
+    /// Made of the origin's password, under which the client's requests and their responses stand.
+    pub key: IntegrityKey,
+}
+
+/// Why a shard cannot expect a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotExpected {
+    /// Another session has the same pair.
+    PairTaken,
+    /// The session has as many pairs as it may.
+    TooManyPairs,
+    /// `--sessions-max` are expected already.
+    Full,
+    /// New sessions are refused.
+    Draining,
+}
+
+/// A proven request on a shard that does not own its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathRequest {
+    /// Whose.
+    pub session: RtcId,
+    /// The address that it came from.
+    pub client: SocketAddr,
+    /// Tells a captured request from a new one.
+    pub transaction: TransactionId,
+    /// It carried USE-CANDIDATE: the client wants its media here.
+    pub nominated: bool,
+}
+
 /// Who wants what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PickRequest {
@@ -142,6 +282,12 @@ pub enum EndReason {
     Superseded,
     /// Pushed out by newer handshakes: the table of pending ones is full.
     PendingOverflow,
+    /// One side closed DTLS.
+    DtlsClosed,
+    /// The client ended it over HTTP.
+    Deleted,
+    /// The client was told where to go and never came.
+    NeverValidated,
     /// An operator ended it.
     Operator,
     /// The relay is quitting.
@@ -161,6 +307,9 @@ impl EndReason {
             Self::RefusedByOrigin(_) => "refused_by_origin",
             Self::Superseded => "superseded",
             Self::PendingOverflow => "pending_overflow",
+            Self::DtlsClosed => "dtls_closed",
+            Self::Deleted => "deleted",
+            Self::NeverValidated => "never_validated",
             Self::Operator => "operator",
             Self::Quit => "quit",
         }
@@ -172,8 +321,8 @@ impl EndReason {
 pub struct SessionView {
     /// Which.
     pub session: SessionKey,
-    /// How far.
-    pub state: State,
+    /// How far, see [`State::label`].
+    pub state: &'static str,
     /// The proven address.
     pub client: SocketAddr,
     /// The local address the client hit, where known.
@@ -188,8 +337,30 @@ pub struct SessionView {
     pub age: Duration,
     /// Totals.
     pub traffic: Traffic,
-    /// What SRT shows in clear.
-    pub srt: SrtView,
+    /// What the protocol shows in clear.
+    pub protocol: ProtocolView,
+}
+
+/// What a session's protocol shows in clear.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProtocolView {
+    /// SRT.
+    Srt(SrtView),
+    /// WebRTC.
+    WebRtc(WebRtcView),
+}
+
+/// What WebRTC shows in clear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebRtcView {
+    /// As control numbers it.
+    pub id: RtcId,
+    /// USERNAME of the client's requests, the newest pair first.
+    pub ufrag_pairs: Vec<String>,
+    /// Proven addresses, the selected one first.
+    pub addresses: Vec<SocketAddr>,
+    /// SSRCs seen in RTP, a few at most.
+    pub ssrcs: Vec<u32>,
 }
 
 /// What SRT shows in clear; `None` where nothing has been seen yet.

@@ -2,7 +2,7 @@
 
 use super::verdict::DropReason;
 use crate::protocol::srt::Rejection;
-use crate::session::Flow;
+use crate::session::{Flow, Protocol};
 
 /// Upper bounds of the `send_batch_segments` histogram; above the last: up to 64.
 pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -10,28 +10,22 @@ pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Counters of one shard since its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// SRT datagrams and bytes received from clients.
-    pub client_in: Flow,
-    /// SRT datagrams and bytes sent to clients.
-    pub client_out: Flow,
-    /// SRT datagrams and bytes received from origins.
-    pub origin_in: Flow,
-    /// SRT datagrams and bytes sent to origins.
-    pub origin_out: Flow,
+    /// What SRT sessions carried and how many there are.
+    pub srt: Share,
+    /// What WebRTC sessions carried and how many there are.
+    pub webrtc: Share,
     /// By [`DropReason`] discriminant.
     pub drops: [u64; DropReason::ALL.len()],
     /// By position in [`Rejection::ALL`].
     pub refusals: [u64; Rejection::ALL.len()],
     /// Rejections that came from an origin and were passed on.
     pub refusals_by_origin: u64,
-    /// Sessions that became established.
-    pub sessions_created: u64,
-    /// Sessions in the table now, whatever their state.
+    /// Sessions in the table now, of both protocols and whatever their state.
     pub sessions: u64,
-    /// Established ones among them.
-    pub established: u64,
-    /// Handshakes under way.
+    /// SRT handshakes under way.
     pub pending: u64,
+    /// WebRTC sessions that have been signalled and are expected on this shard, those that another shard owns included.
+    pub expected: u64,
     /// What the engine did.
     pub io: IoCounters,
 }
@@ -49,6 +43,41 @@ impl Counters {
         let position = Rejection::ALL.iter().position(|&candidate| candidate == rejection);
         if let Some(counter) = position.and_then(|position| self.refusals.get_mut(position)) {
             *counter += 1;
+        }
+    }
+}
+
+/// One protocol's part of the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Datagrams and bytes received from clients.
+    pub client_in: Flow,
+    /// Datagrams and bytes sent to clients.
+    pub client_out: Flow,
+    /// Datagrams and bytes received from origins.
+    pub origin_in: Flow,
+    /// Datagrams and bytes sent to origins.
+    pub origin_out: Flow,
+    /// Sessions that became established.
+    pub sessions_created: u64,
+    /// Sessions that media may flow in now.
+    pub established: u64,
+}
+
+impl Counters {
+    /// The part of one protocol.
+    pub fn of(&self, protocol: Protocol) -> &Share {
+        match protocol {
+            Protocol::Srt => &self.srt,
+            Protocol::WebRtc => &self.webrtc,
+        }
+    }
+
+    /// The same, to count.
+    pub fn of_mut(&mut self, protocol: Protocol) -> &mut Share {
+        match protocol {
+            Protocol::Srt => &mut self.srt,
+            Protocol::WebRtc => &mut self.webrtc,
         }
     }
 }

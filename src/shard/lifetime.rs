@@ -228,8 +228,8 @@ impl Shard {
         let counters = &mut self.counters;
         counters.pending += is(next, State::is_pending);
         counters.pending -= is(Some(before), State::is_pending);
-        counters.established += is(next, established);
-        counters.established -= is(Some(before), established);
+        counters.srt.established += is(next, established);
+        counters.srt.established -= is(Some(before), established);
     }
 
     /// The client has used the origin's socket ID: it knows the answer. Kept a while longer, then dropped.

@@ -21,10 +21,11 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 pub use command::{
-    Command, EndReason, Event, Flow, FromShard, OriginId, PickRequest, Role, SessionView, SrtView,
-    State, Traffic,
+    Command, EndReason, Event, Flow, FromShard, NotExpected, OriginId, Pair, PathRequest,
+    PickRequest, Protocol, ProtocolView, Role, RtcId, SessionView, Signalled, SrtView, State,
+    Traffic, WebRtcView,
 };
-pub use counters::{Counters, IoCounters};
+pub use counters::{Counters, IoCounters, Share};
 pub use outbox::Action;
 pub use verdict::{Datagram, DropReason, ListenerIndex, Peer, Port, Route, SessionKey, Verdict};
 
@@ -52,6 +53,8 @@ pub struct Limits {
     pub induction_rate_per_prefix: u32,
     /// A session without a datagram from one of its sides for this long ends.
     pub srt_idle_timeout: Duration,
+    /// A WebRTC session without a datagram from one of its sides for this long ends.
+    pub webrtc_idle_timeout: Duration,
     /// An origin that has not answered a handshake within this time is a refusal (2502).
     pub origin_setup_timeout: Duration,
 }
@@ -75,6 +78,10 @@ pub struct ShardConfig {
     pub default_stream: Option<String>,
     /// Advertised at first; see [`Command::KeyLength`].
     pub key_length: u8,
+    /// What each listener speaks, in the order of [`ListenerIndex`].
+    pub listeners: Vec<Protocol>,
+    /// Whether clients without signalling may become sessions ([`Event::Candidate`]).
+    pub webrtc_direct: bool,
 }
 
 /// Why a port cannot be used.
@@ -145,11 +152,11 @@ impl Shard {
     pub fn handle(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         let verdict = match datagram.port {
             Port::Listener(listener) => {
-                self.counters.client_in.add(datagram.bytes.len());
+                self.counters.srt.client_in.add(datagram.bytes.len());
                 self.client_sent(now, listener, datagram)
             }
             Port::Session(key) => {
-                self.counters.origin_in.add(datagram.bytes.len());
+                self.counters.srt.origin_in.add(datagram.bytes.len());
                 self.origin_sent(now, key, datagram.bytes)
             }
         };
@@ -186,7 +193,7 @@ impl Shard {
         session.heard_client = now;
         session.traffic.client_in.add(bytes.len());
         session.traffic.origin_out.add(bytes.len());
-        self.counters.origin_out.add(bytes.len());
+        self.counters.srt.origin_out.add(bytes.len());
         session.sight.client_sent(header.kind, bytes, now);
         if session.confirmed.is_none() {
             self.confirm(now, key);
@@ -224,7 +231,7 @@ impl Shard {
         }
         session.traffic.origin_in.add(bytes.len());
         session.traffic.client_out.add(bytes.len());
-        self.counters.client_out.add(bytes.len());
+        self.counters.srt.client_out.add(bytes.len());
         session.sight.origin_sent(header.kind, bytes, now);
         let route = to_client(session);
         if goodbye {
@@ -255,7 +262,12 @@ impl Shard {
                 let counters = Box::new(self.counters());
                 self.outbox.tell(Event::Counters { request, counters });
             }
-            Command::Stop => {}
+            Command::Expect { .. }
+            | Command::Own { .. }
+            | Command::Deny { .. }
+            | Command::Yield { .. }
+            | Command::Finish { .. }
+            | Command::Stop => {}
         }
     }
 
@@ -264,9 +276,9 @@ impl Shard {
         let datagrams = u64::from(datagrams);
         self.counters.dropped(reason, datagrams);
         match route.port {
-            Port::Listener(_) => self.counters.client_out.take_back(datagrams, bytes),
+            Port::Listener(_) => self.counters.srt.client_out.take_back(datagrams, bytes),
             Port::Session(key) => {
-                self.counters.origin_out.take_back(datagrams, bytes);
+                self.counters.srt.origin_out.take_back(datagrams, bytes);
                 if let Some(session) = self.table.get_mut(key) {
                     session.traffic.origin_out.take_back(datagrams, bytes);
                 }
@@ -359,8 +371,8 @@ fn send(outbox: &mut Outbox, counters: &mut Counters, route: Route, datagram: &[
         return;
     }
     match route.port {
-        Port::Listener(_) => counters.client_out.add(datagram.len()),
-        Port::Session(_) => counters.origin_out.add(datagram.len()),
+        Port::Listener(_) => counters.srt.client_out.add(datagram.len()),
+        Port::Session(_) => counters.srt.origin_out.add(datagram.len()),
     }
 }
 

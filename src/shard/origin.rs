@@ -139,7 +139,7 @@ impl Shard {
         session.heard_client = now;
         let setup = now.saturating_duration_since(session.created);
         self.set_state(key, State::Established);
-        self.counters.sessions_created += 1;
+        self.counters.srt.sessions_created += 1;
         self.outbox.tell(Event::Established { session: key, setup });
         self.reschedule(key);
     }

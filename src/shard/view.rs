@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Event, SessionKey, SessionView, Shard, SrtView};
+use super::{Event, ProtocolView, SessionKey, SessionView, Shard, SrtView};
 use crate::session::Session;
 
 impl Shard {
@@ -27,7 +27,7 @@ fn view(now: Instant, key: SessionKey, session: &Session) -> SessionView {
     let delay = session.wish.hsreq.map(|hsreq| hsreq.receiver_delay_ms.max(hsreq.sender_delay_ms));
     SessionView {
         session: key,
-        state: session.state,
+        state: session.state.label(),
         client: session.client.address,
         local: session.client.local,
         stream: session.wish.stream.clone(),
@@ -35,7 +35,7 @@ fn view(now: Instant, key: SessionKey, session: &Session) -> SessionView {
         origin: session.origin.map(|(origin, _)| origin),
         age: now.saturating_duration_since(session.created),
         traffic: session.traffic,
-        srt: SrtView {
+        protocol: ProtocolView::Srt(SrtView {
             rtt_us: sight.rtt_us,
             rtt_client_us: sight.rtt_client_us,
             rtt_origin_us: sight.rtt_origin_us,
@@ -45,7 +45,7 @@ fn view(now: Instant, key: SessionKey, session: &Session) -> SessionView {
             encryption_key_length: session.wish.key.map_or(0, |key| key.key_length),
             gcm: session.wish.key.is_some_and(|key| key.gcm),
             version: session.wish.hsreq.map(|hsreq| hsreq.version),
-        },
+        }),
     }
 }
 

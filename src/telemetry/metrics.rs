@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 
 use crate::protocol::srt::Rejection;
 use crate::shard::DropReason;
-use crate::shard::command::Flow;
-use crate::shard::counters::{BATCH_BOUNDS, Counters, IoCounters};
+use crate::shard::command::{Flow, Protocol};
+use crate::shard::counters::{BATCH_BOUNDS, Counters, IoCounters, Share};
 
 /// What [`render`] writes. The samples are the same; the names of counters in comments are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,13 +150,20 @@ impl Snapshot {
         self.shards.iter().map(|shard| of(&shard.counters)).sum()
     }
 
+    fn by_protocol(&self, of: fn(&Share) -> u64) -> [([(&'static str, &'static str); 1], u64); 2] {
+        Protocol::ALL.map(|protocol| {
+            let count = self.sum(|counters| of(counters.of(protocol)));
+            ([("proto", protocol.label())], count)
+        })
+    }
+
     fn encode_traffic(&self, out: &mut Out<'_>) -> fmt::Result {
-        let of = |flow: fn(&Counters) -> Flow, part: fn(Flow) -> u64| {
-            self.sum(|counters| part(flow(counters)))
-        };
         let flows = |part: fn(Flow) -> u64| {
-            FLOWS.map(|(leg, dir, flow)| {
-                ([("proto", "srt"), ("leg", leg), ("dir", dir)], of(flow, part))
+            Protocol::ALL.into_iter().flat_map(move |protocol| {
+                FLOWS.map(|(leg, dir, flow)| {
+                    let count = self.sum(|counters| part(flow(counters.of(protocol))));
+                    ([("proto", protocol.label()), ("leg", leg), ("dir", dir)], count)
+                })
             })
         };
         out.counters("packets", "Datagrams", flows(|flow| flow.packets))?;
@@ -181,13 +188,12 @@ impl Snapshot {
     }
 
     fn encode_sessions(&self, out: &mut Out<'_>) -> fmt::Result {
-        let srt = |count: u64| [([("proto", "srt")], count)];
-        let established = self.sum(|counters| counters.established);
-        out.gauges("sessions", "Sessions that media may flow in", srt(established))?;
-        let pending = self.sum(|counters| counters.pending);
-        out.gauges("sessions_pending", "Handshakes under way", srt(pending))?;
-        let created = self.sum(|counters| counters.sessions_created);
-        out.counters("sessions_created", "Sessions that became established", srt(created))?;
+        let established = self.by_protocol(|share| share.established);
+        out.gauges("sessions", "Sessions that media may flow in", established)?;
+        let pending = [([("proto", "srt")], self.sum(|counters| counters.pending))];
+        out.gauges("sessions_pending", "Handshakes under way", pending)?;
+        let created = self.by_protocol(|share| share.sessions_created);
+        out.counters("sessions_created", "Sessions that became established", created)?;
         let bounds = SETUP_BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.setup.buckets).collect();
         let sum = self.setup.sum.as_secs_f64();
@@ -293,16 +299,16 @@ impl Out<'_> {
 }
 
 /// `leg`, `dir`, and where it is counted.
-type FlowOf = (&'static str, &'static str, fn(&Counters) -> Flow);
+type FlowOf = (&'static str, &'static str, fn(&Share) -> Flow);
 /// Name, help, and where it is counted.
 type IoCounter = (&'static str, &'static str, fn(&IoCounters) -> u64);
 
 const NO_LABELS: [(&str, &str); 0] = [];
 const FLOWS: [FlowOf; 4] = [
-    ("client", "in", |counters| counters.client_in),
-    ("client", "out", |counters| counters.client_out),
-    ("origin", "in", |counters| counters.origin_in),
-    ("origin", "out", |counters| counters.origin_out),
+    ("client", "in", |share| share.client_in),
+    ("client", "out", |share| share.client_out),
+    ("origin", "in", |share| share.origin_in),
+    ("origin", "out", |share| share.origin_out),
 ];
 const IO_COUNTERS: [IoCounter; 9] = [
     ("receive_queue_overflows", "Datagrams the kernel dropped before the relay took them", |io| {
@@ -333,12 +339,15 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let mut first = Counters {
-            client_in: Flow { packets: 3, bytes: 4_000 },
-            origin_out: Flow { packets: 2, bytes: 2_632 },
-            established: 1,
+            srt: Share {
+                client_in: Flow { packets: 3, bytes: 4_000 },
+                origin_out: Flow { packets: 2, bytes: 2_632 },
+                established: 1,
+                sessions_created: 5,
+                ..Share::default()
+            },
             sessions: 2,
             pending: 1,
-            sessions_created: 5,
             refusals_by_origin: 9,
             ..Counters::default()
         };
@@ -348,8 +357,9 @@ mod tests {
         first.io.sent_segments = 8;
         first.io.ring_starved = 7;
         first.io.receive_errors = 3;
+        let client_in = Flow { packets: 1, bytes: 1_316 };
         let second =
-            Counters { client_in: Flow { packets: 1, bytes: 1_316 }, ..Counters::default() };
+            Counters { srt: Share { client_in, ..Share::default() }, ..Counters::default() };
         let mut setup = SetupTimes::default();
         setup.observe(Duration::from_millis(30));
         setup.observe(Duration::from_secs(5));

@@ -53,7 +53,10 @@ fn a_train_that_cannot_leave_is_counted_datagram_by_datagram(engine: Engine) {
     assert_eq!(session.client_receives(1), [(1, 100)]);
     let after = rig.await_counters(|now| now.drops[DropReason::SendError as usize] >= 10);
     assert_eq!(after.drops[DropReason::SendError as usize], 10);
-    assert_eq!(after.origin_out, before.origin_out, "what did not leave is not counted as sent");
+    assert_eq!(
+        after.srt.origin_out, before.srt.origin_out,
+        "what did not leave is not counted as sent"
+    );
 }
 
 fn a_batch_that_fails_as_a_whole_is_counted_and_the_engine_goes_on(engine: Engine) {

@@ -36,7 +36,7 @@ fn a_full_send_queue_drops_datagrams_of_its_own_session_alone(engine: Engine) {
         let dropped = rig.dropped(DropReason::SendBufferFull);
         let queued = u64::from(WINDOW) - dropped;
         assert!(dropped > 0 && queued > 0, "{dropped} dropped, {queued} queued");
-        let sent = rig.counters().origin_out.packets - before.origin_out.packets;
+        let sent = rig.counters().srt.origin_out.packets - before.srt.origin_out.packets;
         assert_eq!(sent, u64::from(WINDOW) + queued, "what did not leave is not counted as sent");
         // As soon as the queue is empty the session goes on.
         network.revive_far();

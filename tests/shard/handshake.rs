@@ -359,7 +359,7 @@ fn two_callers_with_one_socket_id_at_two_addresses_are_two_sessions() {
     let a = stage.established(client(5000), 77, 4242);
     let b = stage.established(client(5001), 77, 4343);
     assert_ne!(a, b);
-    assert_eq!(stage.shard.counters().established, 2);
+    assert_eq!(stage.shard.counters().srt.established, 2);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn several_sockets_behind_one_client_port_are_several_sessions() {
         (0..20).map(|i| stage.established(client(5000), 100 + i, 4000 + i)).collect();
     let distinct: std::collections::BTreeSet<_> = sessions.iter().collect();
     assert_eq!(distinct.len(), 20);
-    assert_eq!(stage.shard.counters().established, 20);
+    assert_eq!(stage.shard.counters().srt.established, 20);
 }
 
 #[test]
@@ -419,7 +419,7 @@ fn the_oldest_handshakes_give_way_and_established_sessions_never() {
         stage.conclude(client(port), 77, Some(STREAM_ID));
     }
     let counters = stage.shard.counters();
-    assert_eq!((counters.established, counters.pending), (1, 8));
+    assert_eq!((counters.srt.established, counters.pending), (1, 8));
     let ended = stage.take_events().iter().filter(|e| matches!(e, Event::Ended { .. })).count();
     assert_eq!(ended, 4);
 }

@@ -83,7 +83,7 @@ fn a_session_in_use_outlives_any_number_of_idle_timeouts() {
         stage.origin_sends(session, &packets::keepalive(77));
     }
     assert!(stage.ended().is_empty());
-    assert_eq!(stage.shard.counters().established, 1);
+    assert_eq!(stage.shard.counters().srt.established, 1);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_slot_that_is_used_again_belongs_to_its_new_session_alone() {
     assert_ne!(old.generation, new.generation);
     stage.apply(Command::Close { session: old, reason: EndReason::Operator });
     stage.shard.port_failed(stage.now, old, PortError::Refused);
-    assert_eq!(stage.shard.counters().established, 1);
+    assert_eq!(stage.shard.counters().srt.established, 1);
 }
 
 #[test]
@@ -185,8 +185,8 @@ fn ten_thousand_sessions_come_and_go_and_leave_the_table_empty() {
         stage.pass(3 * SECOND);
     }
     let counters = stage.shard.counters();
-    assert_eq!((counters.sessions, counters.established, counters.pending), (0, 0, 0));
-    assert_eq!(counters.sessions_created, 10_000);
+    assert_eq!((counters.sessions, counters.srt.established, counters.pending), (0, 0, 0));
+    assert_eq!(counters.srt.sessions_created, 10_000);
     assert_eq!(stage.shard.poll_timeout(), None);
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ringway::shard::{Command, DropReason, Event, Peer, Port, Route, Verdict};
+use ringway::shard::{Command, DropReason, Event, Peer, Port, ProtocolView, Route, Verdict};
 
 use crate::support::packets;
 use crate::support::stage::{LISTENER, Stage, client};
@@ -43,7 +43,7 @@ fn a_guessed_socket_id_from_another_address_opens_nothing() {
         let verdict = stage.client_sends(client(5001), &bytes);
         assert_eq!(verdict, Verdict::Drop(DropReason::UnknownSocketId));
     }
-    assert_eq!(stage.shard.counters().established, 1);
+    assert_eq!(stage.shard.counters().srt.established, 1);
 }
 
 #[test]
@@ -93,9 +93,12 @@ fn a_session_counts_what_it_carries_and_shows_what_srt_says_in_clear() {
     assert_eq!(view.session, session);
     assert_eq!((view.traffic.client_in.packets, view.traffic.client_in.bytes), (3, 348));
     assert_eq!(view.traffic.client_in, view.traffic.origin_out);
-    assert_eq!(view.srt.loss_client_to_relay, Some(0.25));
-    assert_eq!((view.srt.latency_ms, view.srt.version), (Some(120), Some(0x0001_0501)));
-    assert_eq!(view.srt.encryption_key_length, 0);
+    let ProtocolView::Srt(srt) = &view.protocol else {
+        panic!("an SRT session: {view:?}");
+    };
+    assert_eq!(srt.loss_client_to_relay, Some(0.25));
+    assert_eq!((srt.latency_ms, srt.version), (Some(120), Some(0x0001_0501)));
+    assert_eq!(srt.encryption_key_length, 0);
 }
 
 #[test]

@@ -209,7 +209,7 @@ fn two_origins_that_chose_one_socket_id_for_one_client_cannot_both_have_it() {
         |out| matches!(out, Out::ToOrigin { session, bytes } if *session == second && bytes[1] == 5),
     );
     assert!(goodbye, "the origin believes in the session and must hear that it is over");
-    assert_eq!(stage.shard.counters().established, 1);
+    assert_eq!(stage.shard.counters().srt.established, 1);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_full_table_refuses_new_callers_and_keeps_the_live_ones() {
     let cookie = stage.cookie_for(client(5002), 1);
     stage.client_sends(client(5002), &packets::conclusion(1, 1000, cookie, Some(STREAM_ID)));
     assert_eq!(stage.answer().kind, 2402);
-    assert_eq!(stage.shard.counters().established, 2);
+    assert_eq!(stage.shard.counters().srt.established, 2);
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Play {
                 induction_rate: 1000,
                 induction_rate_per_prefix: 100,
                 srt_idle_timeout: Duration::from_secs(15),
+                webrtc_idle_timeout: Duration::from_secs(30),
                 origin_setup_timeout: Duration::from_secs(2),
             },
             cookie_key: CookieKey::new([3; 16]),
@@ -59,6 +60,8 @@ impl Play {
             vhosts: Vhosts::default(),
             default_stream: Some("live/livestream".to_owned()),
             key_length: 16,
+            listeners: vec![ringway::shard::Protocol::Srt],
+            webrtc_direct: false,
         };
         let shard = Shard::new(config);
         let told = BTreeMap::new();
@@ -127,7 +130,7 @@ impl Play {
         let before = self.shard.counters();
         let verdict = self.shard.handle(self.now, datagram);
         let counters = self.shard.counters();
-        let answered = (counters.client_out.bytes - before.client_out.bytes) as usize;
+        let answered = (counters.srt.client_out.bytes - before.srt.client_out.bytes) as usize;
         let is_proven = bytes.get(36..40) == Some(&[0xFF; 4]) && verdict == Verdict::Taken;
         // A caller whose cookie was right may get the kept answer of its origin, and a goodbye.
         let bound = if is_proven { KEPT_MAX + 20 } else { bytes.len() };
@@ -184,12 +187,18 @@ impl Play {
                 }
                 Event::Sessions { sessions, .. } => assert!(sessions.len() <= 3),
                 Event::Counters { .. } | Event::Emptied => {}
+                Event::Expected { .. }
+                | Event::Path(_)
+                | Event::Yielded { .. }
+                | Event::Candidate { .. }
+                | Event::Validated { .. }
+                | Event::RtcEnded { .. } => panic!("no WebRTC was asked for: {event:?}"),
                 Event::Failed => panic!("only an engine can say so"),
             }
         }
         let counters = self.shard.counters();
         assert!(counters.sessions <= 5 && counters.pending <= 4, "{counters:?}");
-        assert!(counters.pending + counters.established <= counters.sessions);
+        assert!(counters.pending + counters.srt.established <= counters.sessions);
         assert!(self.open.len() as u64 <= counters.sessions);
     }
 
@@ -200,7 +209,7 @@ impl Play {
             self.settle();
         }
         let counters = self.shard.counters();
-        assert_eq!((counters.sessions, counters.pending, counters.established), (0, 0, 0));
+        assert_eq!((counters.sessions, counters.pending, counters.srt.established), (0, 0, 0));
         assert_eq!((self.open.len(), self.shard.poll_timeout()), (0, None));
         let wrong = self.told.iter().find(|(_, (_, ended))| *ended != 1);
         assert_eq!(wrong, None, "every session that control was asked about ends once");

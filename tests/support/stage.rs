@@ -39,6 +39,7 @@ pub fn limits() -> Limits {
         induction_rate: 100_000,
         induction_rate_per_prefix: 20_000,
         srt_idle_timeout: Duration::from_secs(15),
+        webrtc_idle_timeout: Duration::from_secs(30),
         origin_setup_timeout: Duration::from_secs(2),
     }
 }
@@ -53,6 +54,8 @@ pub fn config() -> ShardConfig {
         vhosts: Vhosts::default(),
         default_stream: Some("live/livestream".to_owned()),
         key_length: 0,
+        listeners: vec![ringway::shard::Protocol::Srt],
+        webrtc_direct: false,
     }
 }
 

@@ -125,11 +125,8 @@ fn config(engine: EngineChoice, origin: SocketAddr, cpu: usize) -> Config {
         http_listen: Listen::At(ANY),
         system_listen: Listen::At(ANY),
         origins: vec![StaticOrigin {
-            name: "emulator".to_owned(),
-            ip: origin.ip(),
             srt: Some(origin.port()),
-            rtc: None,
-            api: None,
+            ..StaticOrigin::at("emulator", origin.ip())
         }],
         engine,
         cpus: Some(vec![cpu]),

@@ -603,6 +603,7 @@ mod tests {
                 induction_rate: 1,
                 induction_rate_per_prefix: 1,
                 srt_idle_timeout: Duration::from_secs(1),
+                webrtc_idle_timeout: Duration::from_secs(30),
                 origin_setup_timeout: Duration::from_secs(1),
             },
             cookie_key: CookieKey::new([7; 16]),
@@ -612,6 +613,8 @@ mod tests {
             vhosts: Vhosts::default(),
             default_stream: None,
             key_length: 0,
+            listeners: vec![crate::shard::Protocol::Srt],
+            webrtc_direct: false,
         }
     }
 
