@@ -33,6 +33,11 @@ fn the_corpus_of_stream_ids_holds_every_invariant() {
 }
 
 #[test]
+fn the_corpus_of_stun_messages_holds_every_invariant() {
+    replay("stun", fuzz::fuzz_stun);
+}
+
+#[test]
 fn the_corpus_of_shard_scripts_holds_every_invariant() {
     replay("shard", fuzz_shard::fuzz_shard);
 }

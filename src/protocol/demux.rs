@@ -41,3 +41,48 @@ impl Kind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_byte_has_its_kind() {
+        let table = [
+            (0..=3, Kind::Stun),
+            (4..=15, Kind::Unknown),
+            (16..=19, Kind::Zrtp),
+            (20..=63, Kind::Dtls),
+            (64..=79, Kind::TurnChannel),
+            (80..=127, Kind::Quic),
+            (128..=191, Kind::Rtp),
+            (192..=255, Kind::Quic),
+        ];
+        let mut bytes = 0;
+        for (range, kind) in table {
+            for first in range {
+                assert_eq!(Kind::of(&[first, 0]), kind, "{first}");
+                bytes += 1;
+            }
+        }
+        assert_eq!(bytes, 256);
+    }
+
+    #[test]
+    fn the_second_byte_tells_rtcp_from_rtp() {
+        for second in 0..=u8::MAX {
+            let kind = if (192..=223).contains(&second) { Kind::Rtcp } else { Kind::Rtp };
+            assert_eq!(Kind::of(&[0x80, second]), kind, "{second}");
+            assert_eq!(Kind::of(&[0xbf, second, 0]), kind, "{second}");
+            assert_eq!(Kind::of(&[0x16, second]), Kind::Dtls, "{second}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_too_short_to_tell_is_unknown() {
+        assert_eq!(Kind::of(&[]), Kind::Unknown);
+        assert_eq!(Kind::of(&[0x80]), Kind::Unknown);
+        assert_eq!(Kind::of(&[0]), Kind::Stun);
+        assert_eq!(Kind::of(&[22]), Kind::Dtls);
+    }
+}

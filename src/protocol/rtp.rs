@@ -104,3 +104,72 @@ pub enum RtpError {
 
 /// The top bit of the second byte of RTP; with RTCP it is part of the type.
 const MARKER: u8 = 0x80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const VIDEO: [u8; 13] = [0x90, 0xe0, 0xff, 0xfe, 0, 1, 2, 3, 0xca, 0xfe, 0xba, 0xbe, 0x42];
+    const SENDER_REPORT: [u8; 8] = [0x80, 200, 0, 6, 0xca, 0xfe, 0xba, 0xbe];
+
+    #[test]
+    fn an_rtp_packet_says_its_stream_and_its_place_in_it() {
+        let expected = RtpHeader {
+            payload_type: 96,
+            marker: true,
+            sequence: 0xfffe,
+            timestamp: 0x0001_0203,
+            ssrc: 0xcafe_babe,
+        };
+        assert_eq!(RtpHeader::parse(&VIDEO), Ok(expected));
+    }
+
+    #[test]
+    fn an_rtcp_packet_says_its_type_and_its_sender() {
+        let expected = RtcpHeader { packet_type: 200, ssrc: 0xcafe_babe };
+        assert_eq!(RtcpHeader::parse(&SENDER_REPORT), Ok(expected));
+    }
+
+    #[test]
+    fn fewer_bytes_than_the_header_are_no_packet() {
+        for have in 0..12 {
+            let expected = Err(RtpError::TooShort { need: 12, have });
+            assert_eq!(RtpHeader::parse(&VIDEO[..have]), expected);
+        }
+        for have in 0..8 {
+            let expected = Err(RtpError::TooShort { need: 8, have });
+            assert_eq!(RtcpHeader::parse(&SENDER_REPORT[..have]), expected);
+        }
+    }
+
+    #[test]
+    fn another_version_is_no_packet() {
+        for version in [0, 1, 3] {
+            let first = version << 6 | 0x3f;
+            let expected = RtpError::Version { version };
+            assert_eq!(RtpHeader::parse(&[first; 12]), Err(expected));
+            assert_eq!(RtcpHeader::parse(&[first; 8]), Err(expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_rtp_header_reads_back(
+            payload_type in 0_u8..0x80,
+            marker: bool,
+            sequence: u16,
+            timestamp: u32,
+            ssrc: u32,
+            payload: Vec<u8>,
+        ) {
+            let mut packet = vec![0x80, u8::from(marker) << 7 | payload_type];
+            packet.extend(sequence.to_be_bytes());
+            packet.extend(timestamp.to_be_bytes());
+            packet.extend(ssrc.to_be_bytes());
+            packet.extend(payload);
+            let expected = RtpHeader { payload_type, marker, sequence, timestamp, ssrc };
+            prop_assert_eq!(RtpHeader::parse(&packet), Ok(expected));
+        }
+    }
+}

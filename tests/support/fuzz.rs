@@ -1,12 +1,16 @@
 //! What must hold for any bytes. The fuzz targets call these functions, and so does the replay of
 //! their corpus.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use ringway::protocol::demux;
+use ringway::protocol::rtp::{RtcpHeader, RtpHeader};
 use ringway::protocol::srt::handshake::{LEN, patch};
 use ringway::protocol::srt::{ControlType, Extensions, Handshake, HandshakeKind, Header, Kind};
 use ringway::protocol::srt::{SocketId, StreamId, control, header};
 use ringway::protocol::stream_url::{DEFAULT_VHOST, StreamKey, Vhosts};
+use ringway::protocol::stun::{Builder, Check, Class, IntegrityKey, Message, Method};
+use ringway::protocol::stun::{TransactionId, with_mapped_address};
 
 /// Headers and control packets: every reader agrees with [`Header::parse`] about what a packet is.
 pub(crate) fn fuzz_header(bytes: &[u8]) {
@@ -114,5 +118,100 @@ pub(crate) fn fuzz_stream_id(bytes: &[u8]) {
         && let Ok(id) = spelled_out
     {
         assert_eq!(id.key(&vhosts), Ok(key));
+    }
+}
+
+/// STUN: what is read agrees with a reader of its own kind, and a rewritten response is what the
+/// origin would have written. RTP and the kinds of datagrams besides.
+pub(crate) fn fuzz_stun(bytes: &[u8]) {
+    let is_rtp = matches!(demux::Kind::of(bytes), demux::Kind::Rtp | demux::Kind::Rtcp);
+    assert_eq!(RtpHeader::parse(bytes).is_ok(), is_rtp && bytes.len() >= RtpHeader::LEN);
+    assert_eq!(RtcpHeader::parse(bytes).is_ok(), is_rtp && bytes.len() >= RtcpHeader::LEN);
+
+    let key = IntegrityKey::new(b"origpwd0123456789abcdefghijklmn1");
+    if let Ok(message) = Message::parse(bytes) {
+        assert_eq!(demux::Kind::of(bytes), demux::Kind::Stun);
+        assert_read(&message);
+        assert_rewritten(&message, &key);
+    }
+    // A fuzzer finds no HMAC-SHA1, so the same attributes come once more with right codes. What is
+    // longer than any UDP datagram could overflow the builder.
+    let body = bytes.get(20..).unwrap_or_default();
+    let body = &body[..body.len().min(60_000)];
+    for fingerprint in [false, true] {
+        let mut builder = Builder::new(Class::Success, Method::Binding, TransactionId([7; 12]));
+        for (kind, value) in attributes(body) {
+            builder = builder.attribute(kind, value);
+        }
+        let response = builder.finish(Some(&key), fingerprint);
+        if let Ok(message) = Message::parse(&response) {
+            assert_read(&message);
+            assert_rewritten(&message, &key);
+        }
+    }
+}
+
+/// The attributes of a message's body, as far as they are whole.
+fn attributes(mut body: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut attributes = Vec::new();
+    while let [k0, k1, l0, l1, rest @ ..] = body {
+        let length = usize::from(u16::from_be_bytes([*l0, *l1]));
+        let Some(value) = rest.get(..length) else { break };
+        attributes.push((u16::from_be_bytes([*k0, *k1]), value));
+        body = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    attributes
+}
+
+/// What `message` says is what its attributes say, up to the first integrity code.
+fn assert_read(message: &Message<'_>) {
+    let all = attributes(&message.as_bytes()[20..]);
+    let before = before_integrity(&all);
+    let first = |kind| before.iter().find(|attribute| attribute.0 == kind).map(|it| it.1);
+    assert_eq!(message.username(), first(0x0006));
+    assert!(message.username().is_none_or(|name| name.len() <= Message::USERNAME_MAX));
+    assert_eq!(message.use_candidate(), first(0x0025).is_some());
+    assert!(message.error_code().is_none_or(|code| (300..700).contains(&code)));
+    assert!(message.error_code().is_none() || first(0x0009).is_some());
+    let is_last = all.last().is_some_and(|last| last.0 == 0x8028);
+    assert_eq!(message.fingerprint() != Check::Absent, is_last);
+    if let Some(address) = message.mapped_address() {
+        let builder = Builder::new(Class::Success, Method::Binding, message.transaction());
+        let again = builder.xor_mapped_address(address).finish(None, false);
+        let value = first(0x0020).expect("an address comes from an attribute");
+        assert_eq!(again[25..], value[1..], "the first byte of the value is reserved");
+    }
+}
+
+fn before_integrity<'a>(all: &'a [(u16, &'a [u8])]) -> &'a [(u16, &'a [u8])] {
+    let end = all.iter().position(|attribute| [0x0008, 0x001C].contains(&attribute.0));
+    &all[..end.unwrap_or(all.len())]
+}
+
+fn assert_rewritten(message: &Message<'_>, key: &IntegrityKey) {
+    let all = attributes(&message.as_bytes()[20..]);
+    let is_address = |attribute: &&(u16, &[u8])| [0x0001, 0x0020].contains(&attribute.0);
+    let is_candidate = (message.method(), message.class()) == (Method::Binding, Class::Success)
+        && message.integrity(key) == Check::Right
+        && message.fingerprint() != Check::Wrong
+        && before_integrity(&all).iter().any(|attribute| is_address(&attribute));
+    let clients: [SocketAddr; 2] =
+        [(Ipv4Addr::new(203, 0, 113, 7), 54321).into(), (Ipv6Addr::LOCALHOST, 7).into()];
+    for client in clients {
+        let mut out = vec![0; message.as_bytes().len() + 20];
+        let len = with_mapped_address(message, client, key, &mut out);
+        assert_eq!(len.is_some(), is_candidate);
+        let Some(len) = len else { continue };
+        let rewritten = Message::parse(&out[..len]).expect("the relay reads what it writes");
+        assert_eq!(rewritten.mapped_address(), Some(client));
+        assert_eq!(rewritten.integrity(key), Check::Right);
+        assert_eq!(rewritten.fingerprint(), message.fingerprint());
+        assert_eq!(rewritten.transaction(), message.transaction());
+        assert_eq!(rewritten.username(), message.username());
+        let others = |all: &[(u16, &[u8])]| -> Vec<(u16, Vec<u8>)> {
+            let kept = before_integrity(all).iter().filter(|it| !is_address(it));
+            kept.map(|(kind, value)| (*kind, value.to_vec())).collect()
+        };
+        assert_eq!(others(&attributes(&out[20..len])), others(&all));
     }
 }

@@ -1,6 +1,6 @@
 //! The attributes of a message, one after the other (RFC 8489, section 14).
 
-use super::message::{HEADER_LEN, StunError};
+use super::header::{HEADER_LEN, StunError};
 
 /// Walks over the attributes of a message whose header is known to be right.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ pub(super) struct Attribute<'a> {
 
 /// Bytes of an attribute's type and length.
 pub(super) const HEAD_LEN: usize = 4;
+/// Bytes of an HMAC-SHA1.
+pub(super) const INTEGRITY_LEN: usize = 20;
+/// Bytes of a CRC-32.
+pub(super) const FINGERPRINT_LEN: usize = 4;
 
 pub(super) const MAPPED_ADDRESS: u16 = 0x0001;
 pub(super) const USERNAME: u16 = 0x0006;

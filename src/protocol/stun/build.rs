@@ -5,10 +5,10 @@
 use std::net::SocketAddr;
 
 use super::address::XorAddress;
-use super::attribute::{self, HEAD_LEN};
-use super::message::{FINGERPRINT_LEN, HEADER_LEN, INTEGRITY_LEN};
+use super::attribute::{self, FINGERPRINT_LEN, HEAD_LEN, INTEGRITY_LEN};
+use super::header::{Class, HEADER_LEN, Header, Method, TransactionId};
+use super::integrity::IntegrityKey;
 use super::writer::Writer;
-use super::{Class, IntegrityKey, Method, TransactionId};
 
 /// A message that is put together attribute by attribute, in the order of the calls.
 ///
@@ -28,16 +28,14 @@ use super::{Class, IntegrityKey, Method, TransactionId};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
-    class: Class,
-    method: Method,
-    transaction: TransactionId,
+    header: Header,
     attributes: Vec<u8>,
 }
 
 impl Builder {
     /// A message without attributes.
     pub fn new(class: Class, method: Method, transaction: TransactionId) -> Self {
-        Self { class, method, transaction, attributes: Vec::new() }
+        Self { header: Header { class, method, transaction }, attributes: Vec::new() }
     }
 
     /// `receiver:sender`, as the receiver of the request sees it.
@@ -67,7 +65,7 @@ impl Builder {
 
     /// Where the request came from.
     pub fn xor_mapped_address(self, address: SocketAddr) -> Self {
-        let address = XorAddress::new(address, self.transaction);
+        let address = XorAddress::new(address, self.header.transaction);
         self.attribute(attribute::XOR_MAPPED_ADDRESS, address.as_bytes())
     }
 
@@ -115,8 +113,7 @@ impl Builder {
         key: Option<&IntegrityKey>,
         fingerprint: bool,
     ) -> Option<usize> {
-        let kind = self.method.wire() | self.class.wire();
-        let mut writer = Writer::new(out, kind, self.transaction)?;
+        let mut writer = Writer::new(out, self.header)?;
         writer.attributes(&self.attributes)?;
         if let Some(key) = key {
             writer.integrity(key)?;
@@ -125,5 +122,116 @@ impl Builder {
             writer.fingerprint()?;
         }
         Some(writer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::stun::vectors::*;
+    use crate::protocol::stun::{Check, Message};
+    use proptest::prelude::*;
+
+    fn binding(class: Class) -> Builder {
+        Builder::new(class, Method::Binding, TRANSACTION)
+    }
+
+    #[test]
+    fn messages_of_real_peers_are_built_byte_for_byte() {
+        let (origin, client) = (origin_key(), client_key());
+        let browser = binding(Class::Request)
+            .username(b"srs1ufrg:cliu")
+            .attribute(0xC057, &[0, 1, 0, 0x32])
+            .controlling(0x1122_3344_5566_7788)
+            .use_candidate()
+            .priority(0x6e7f_1eff);
+        let ffmpeg = binding(Class::Request).username(b"srs1ufrg:cliu").use_candidate();
+        let srs = binding(Class::Success)
+            .username(b"srs1ufrg:cliu")
+            .xor_mapped_address("10.0.0.2:40000".parse().unwrap());
+        let full_agent = binding(Class::Request)
+            .username(b"cliu:srs1ufrg")
+            .controlled(0x8877_6655_4433_2211)
+            .priority(0x6eff_ffff);
+        let table = [
+            (browser, Some(&origin), BROWSER_REQUEST),
+            (ffmpeg, Some(&origin), FFMPEG_REQUEST),
+            (srs, Some(&origin), SRS_RESPONSE),
+            (binding(Class::Success), Some(&client), FFMPEG_RESPONSE),
+            (full_agent, Some(&client), ORIGIN_REQUEST),
+            (binding(Class::Indication), None, KEEPALIVE),
+        ];
+        for (builder, key, hex) in table {
+            assert_eq!(builder.finish(key, true), bytes(hex), "{hex}");
+        }
+    }
+
+    #[test]
+    fn the_type_joins_class_and_method() {
+        let table = [
+            (Class::Request, Method::Binding, [0x00, 0x01]),
+            (Class::Indication, Method::Binding, [0x00, 0x11]),
+            (Class::Success, Method::Binding, [0x01, 0x01]),
+            (Class::Error, Method::Binding, [0x01, 0x11]),
+            (Class::Request, Method::GoogPing, [0x02, 0x00]),
+            (Class::Success, Method::GoogPing, [0x03, 0x00]),
+        ];
+        for (class, method, kind) in table {
+            let datagram = Builder::new(class, method, TRANSACTION).finish(None, false);
+            assert_eq!((&datagram[..2], datagram.len()), (&kind[..], 20), "{class:?} {method:?}");
+        }
+    }
+
+    fn class() -> impl Strategy<Value = Class> {
+        prop::sample::select(vec![Class::Request, Class::Indication, Class::Success, Class::Error])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_reads_back(
+            class in class(),
+            method in prop::sample::select(vec![Method::Binding, Method::GoogPing]),
+            transaction: [u8; 12],
+            username in prop::option::of(prop::collection::vec(any::<u8>(), 0..=513)),
+            address: Option<SocketAddr>,
+            code in prop::option::of(300_u16..700),
+            software in "\\PC{0,40}",
+            use_candidate: bool,
+            fingerprint: bool,
+            password: Option<Vec<u8>>,
+        ) {
+            let transaction = TransactionId(transaction);
+            let key = password.as_deref().map(IntegrityKey::new);
+            let mut builder = Builder::new(class, method, transaction).software(&software);
+            if let Some(username) = &username {
+                builder = builder.username(username);
+            }
+            if let Some(address) = address {
+                builder = builder.xor_mapped_address(address);
+            }
+            if let Some(code) = code {
+                builder = builder.error_code(code);
+            }
+            if use_candidate {
+                builder = builder.use_candidate();
+            }
+
+            let datagram = builder.finish(key.as_ref(), fingerprint);
+
+            let message = Message::parse(&datagram).unwrap();
+            prop_assert_eq!((message.class(), message.method()), (class, method));
+            prop_assert_eq!(message.transaction(), transaction);
+            prop_assert_eq!(message.username(), username.as_deref());
+            prop_assert_eq!(message.error_code(), code);
+            prop_assert_eq!(message.use_candidate(), use_candidate);
+            // Flow label and scope of an IPv6 address do not travel.
+            let address = address.map(|it| SocketAddr::new(it.ip(), it.port()));
+            prop_assert_eq!(message.mapped_address(), address);
+            let (absent_or_right, other) = (key.as_ref(), IntegrityKey::new(b"another"));
+            let integrity = absent_or_right.map_or(Check::Absent, |key| message.integrity(key));
+            prop_assert_eq!(integrity == Check::Right, key.is_some());
+            prop_assert_ne!(message.integrity(&other), Check::Right);
+            prop_assert_eq!(message.fingerprint() == Check::Right, fingerprint);
+        }
     }
 }

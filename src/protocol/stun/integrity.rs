@@ -5,8 +5,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 
-use super::attribute::HEAD_LEN;
-use super::message::{FINGERPRINT_LEN, HEADER_LEN, INTEGRITY_LEN};
+use super::attribute::{FINGERPRINT_LEN, HEAD_LEN, INTEGRITY_LEN};
+use super::header::HEADER_LEN;
 
 /// HMAC-SHA1 keyed by an ICE password.
 ///
@@ -80,3 +80,42 @@ pub(super) fn fingerprint(before: &[u8]) -> [u8; FINGERPRINT_LEN] {
 
 /// "STUN". It parts the fingerprint from the CRC-32 that an application's own packet may carry.
 const FINGERPRINT_MASK: u32 = 0x5354_554E;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::stun::vectors::{RFC_5769_REQUEST, bytes};
+
+    #[test]
+    fn a_key_does_not_show_its_password() {
+        let key = IntegrityKey::new(b"secret");
+        assert_eq!(format!("{key:?}"), "IntegrityKey(..)");
+    }
+
+    #[test]
+    fn a_password_of_more_than_one_block_is_hashed_first() {
+        use sha1::Digest;
+        let (long, request) = ([b'p'; 256], bytes(RFC_5769_REQUEST));
+        let hashed = IntegrityKey::new(&Sha1::digest(long));
+        assert_eq!(IntegrityKey::new(&long).code(&request), hashed.code(&request));
+        let cut = IntegrityKey::new(&long[..64]);
+        assert_ne!(IntegrityKey::new(&long).code(&request), cut.code(&request));
+    }
+
+    #[test]
+    fn the_length_field_does_not_count() {
+        let (key, mut before) = (IntegrityKey::new(b"p"), bytes(RFC_5769_REQUEST));
+        let code = key.code(&before);
+        before[2..4].copy_from_slice(&[0xff, 0xff]);
+        assert_eq!(key.code(&before), code);
+    }
+
+    #[test]
+    fn a_message_too_long_for_its_length_field_has_no_code() {
+        let key = IntegrityKey::new(b"p");
+        let longest = usize::from(u16::MAX) + HEADER_LEN - HEAD_LEN - INTEGRITY_LEN;
+        assert!(key.code(&vec![0; longest]).is_some());
+        assert_eq!(key.code(&vec![0; longest + 1]), None);
+        assert_eq!(key.code(&[0; 3]), None);
+    }
+}

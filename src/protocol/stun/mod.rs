@@ -12,12 +12,16 @@
 mod address;
 mod attribute;
 mod build;
+mod header;
 mod integrity;
 mod message;
 mod rewrite;
+#[cfg(test)]
+mod vectors;
 mod writer;
 
 pub use build::Builder;
+pub use header::{Class, Method, StunError, TransactionId};
 pub use integrity::{Check, IntegrityKey};
-pub use message::{Class, Message, Method, StunError, TransactionId};
+pub use message::Message;
 pub use rewrite::with_mapped_address;

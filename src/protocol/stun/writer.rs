@@ -1,9 +1,8 @@
 //! Writes a message into a given buffer: header, attributes, MESSAGE-INTEGRITY, FINGERPRINT.
 
-use super::TransactionId;
-use super::attribute::{self, HEAD_LEN};
+use super::attribute::{self, FINGERPRINT_LEN, HEAD_LEN};
+use super::header::{COOKIE, HEADER_LEN, Header};
 use super::integrity::{IntegrityKey, fingerprint};
-use super::message::{COOKIE, FINGERPRINT_LEN, HEADER_LEN};
 
 /// A message under construction. Every step returns `None` if the buffer, or what a length field
 /// can say, is too small for it; the buffer then holds no message.
@@ -15,12 +14,12 @@ pub(super) struct Writer<'o> {
 }
 
 impl<'o> Writer<'o> {
-    pub(super) fn new(out: &'o mut [u8], kind: u16, transaction: TransactionId) -> Option<Self> {
+    pub(super) fn new(out: &'o mut [u8], header: Header) -> Option<Self> {
         let mut writer = Self { out, len: 0 };
-        writer.put(&kind.to_be_bytes())?;
+        writer.put(&header.kind().to_be_bytes())?;
         writer.put(&[0, 0])?;
         writer.put(&COOKIE)?;
-        writer.put(&transaction.0)?;
+        writer.put(&header.transaction.0)?;
         Some(writer)
     }
 
