@@ -4,6 +4,7 @@
 pub mod demux;
 pub mod ice;
 pub mod rtp;
+pub mod sdp;
 pub mod srt;
 pub mod stream_url;
 pub mod stun;

@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+mod http;
+
+pub use http::{STREAM_URL_MAX, StreamUrlError, from_stream_url, from_whip, without_denied};
+
 /// `vhost/app/stream`: what the balancer is sticky by.
 ///
 /// The app may have several segments; the stream is the last. The text holds no control characters
