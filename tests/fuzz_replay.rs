@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::packets;
 use crate::support::random::Random;
-use crate::support::{fuzz, fuzz_shard};
+use crate::support::{fuzz, fuzz_sdp, fuzz_shard};
 
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
@@ -35,6 +35,8 @@ fn the_corpus_of_stream_ids_holds_every_invariant() {
 #[test]
 fn the_corpus_of_stun_messages_holds_every_invariant() {
     replay("stun", fuzz::fuzz_stun);
+fn the_corpus_of_session_descriptions_holds_every_invariant() {
+    replay("sdp", fuzz_sdp::fuzz_sdp);
 }
 
 #[test]

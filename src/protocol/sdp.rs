@@ -13,6 +13,10 @@ mod candidate;
 mod credentials;
 mod description;
 mod rewrite;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
 
 pub use candidate::{first_udp_host, is_tcp_only};
 pub use credentials::{fragment_credentials, pairs};

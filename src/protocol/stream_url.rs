@@ -8,7 +8,7 @@ use std::fmt;
 
 mod http;
 
-pub use http::{STREAM_URL_MAX, StreamUrlError, from_stream_url, from_whip, without_denied};
+pub use http::{StreamUrlError, from_stream_url, from_whip, without_denied};
 
 /// `vhost/app/stream`: what the balancer is sticky by.
 ///

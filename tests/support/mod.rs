@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod fuzz;
+pub mod fuzz_sdp;
 pub mod fuzz_shard;
 pub mod http;
 pub mod network;

@@ -95,3 +95,56 @@ fn priority(index: u16, component: u16) -> u32 {
         + (local_preference << 8)
         + (256 - u32::from(component.min(256)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(candidates: &[&str]) -> String {
+        let lines: String =
+            candidates.iter().map(|value| format!("a=candidate:{value}\n")).collect();
+        format!("v=0\nm=video 9 RTP 96\n{lines}")
+    }
+
+    #[test]
+    fn priorities_fall_with_the_address_and_the_component() {
+        let priorities =
+            [(1, 1), (1, 2), (2, 1)].map(|(index, component)| priority(index, component));
+        assert_eq!(priorities, [2_130_706_431, 2_130_706_430, 2_130_706_175]);
+    }
+
+    #[test]
+    fn the_first_host_candidate_over_udp_with_an_address_is_found() {
+        let answer = answer(&[
+            "1 1 tcp 1 10.0.0.1 1001 typ host tcptype passive",
+            "1 1 udp 1 10.0.0.1 1002 typ srflx raddr 10.0.0.9 rport 1",
+            "1 2 udp 1 10.0.0.1 1003 typ host",
+            "1 1 udp 1 origin.local 1004 typ host",
+            "1 1 udp 1 10.0.0.1 0 typ host",
+            "1 1 udp 1 0.0.0.0 1005 typ host",
+            "1 1 udp 1 10.0.0.1 70000 typ host",
+            "1 1 udp 1 10.0.0.1",
+            "1 1 UDP 1 10.0.0.2 1006 typ host generation 0",
+            "1 1 udp 1 10.0.0.3 1007 typ host",
+        ]);
+        assert_eq!(first_udp_host(&answer), Some("10.0.0.2:1006".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_ipv6_host_candidate_is_found() {
+        let answer = answer(&["1 1 udp 1 2001:db8::1 8000 typ host"]);
+        assert_eq!(first_udp_host(&answer), Some("[2001:db8::1]:8000".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_candidates_for_tcp_alone_are_tcp_only() {
+        let tcp = "1 1 TCP 1 10.0.0.1 1001 typ host tcptype passive";
+        let udp = "1 1 udp 1 10.0.0.1 1001 typ host";
+        let table: [(&[&str], bool); 4] =
+            [(&[tcp], true), (&[tcp, tcp], true), (&[tcp, udp], false), (&[], false)];
+        for (candidates, expected) in table {
+            assert_eq!(is_tcp_only(&answer(candidates)), expected, "{candidates:?}");
+        }
+        assert!(!is_tcp_only("no description"));
+    }
+}
