@@ -35,6 +35,9 @@ fn the_corpus_of_stream_ids_holds_every_invariant() {
 #[test]
 fn the_corpus_of_stun_messages_holds_every_invariant() {
     replay("stun", fuzz::fuzz_stun);
+}
+
+#[test]
 fn the_corpus_of_session_descriptions_holds_every_invariant() {
     replay("sdp", fuzz_sdp::fuzz_sdp);
 }

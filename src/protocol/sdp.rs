@@ -6,33 +6,20 @@
 //! would find a direct pair and leave the relay out of it. Everything else is the two ends' own
 //! business, and is copied byte for byte in its order; only line ends become CRLF.
 //!
-//! What an end calls a line is an attack surface of its own: parsers differ about a lone CR and
-//! about blanks around a name. A line that any of them may take for a candidate is one here.
+//! Parsers differ about a lone CR and about blanks around a name, and a client may count on that to
+//! show the origin a candidate that the relay does not see. So a line that any of them may take for
+//! a candidate is one here.
 
 mod candidate;
 mod credentials;
 mod description;
 mod rewrite;
-#[cfg(test)]
-mod samples;
-#[cfg(test)]
-mod tests;
 
 pub use candidate::{first_udp_host, is_tcp_only};
 pub use credentials::{fragment_credentials, pairs};
 pub use rewrite::{fragment_to_client, fragment_to_origin, to_client, to_origin};
 
 use crate::protocol::ice::IceError;
-
-/// Credential pairs of one session at most: one per transport. BUNDLE, which WHIP and WHEP ask
-/// for, needs one.
-pub const PAIRS_MAX: usize = 4;
-
-/// Bytes of the longest description or fragment. Browsers' offers have up to 10,000.
-pub const LENGTH_MAX: usize = 128 * 1024;
-
-/// m-sections of one description at most.
-pub const MEDIA_MAX: usize = 128;
 
 /// The session description in a body of type `application/sdp`.
 ///
@@ -68,8 +55,7 @@ pub enum SdpError {
         /// Bytes that are allowed.
         max: usize,
     },
-    /// Other text than UTF-8 (RFC 8866, section 4.5, allows others for `s=` and `i=` only, and
-    /// nobody writes them).
+    /// Another character set, which `a=charset` allows for a few lines and no WebRTC agent uses.
     #[error("the session description is not UTF-8")]
     NotUtf8,
     /// NUL, or a character that some parsers end a line at and others do not.
@@ -115,3 +101,18 @@ pub enum SdpError {
     #[error("the relay has no address of its own to write")]
     NoAddress,
 }
+
+/// Credential pairs of one session at most: one per transport. BUNDLE, which WHIP and WHEP ask
+/// for, needs one.
+pub const PAIRS_MAX: usize = 4;
+
+/// Bytes of the longest description or fragment.
+pub const LENGTH_MAX: usize = 128 * 1024;
+
+/// m-sections of one description at most.
+pub const MEDIA_MAX: usize = 128;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,10 @@ use crate::protocol::ice::{Credentials, IcePair, Password, Ufrag};
 /// them carry a pair of its own, it is added as long as there is room, for not every agent reads
 /// the first section's. Sections meet by their `a=mid`, and by position where one has none.
 ///
+/// Where the origin makes the offer (a WHEP counter-offer), the client's description is still the
+/// first argument and the origin's the second: a section that the client rejected gives no pair
+/// unless it has credentials.
+///
 /// # Errors
 /// A malformed description, no pair at all, or more transports than [`PAIRS_MAX`].
 pub fn pairs(offer: &str, answer: &str) -> Result<Vec<IcePair>, SdpError> {

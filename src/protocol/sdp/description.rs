@@ -45,7 +45,10 @@ impl<'a> Description<'a> {
             if words.next() != Some("BUNDLE") {
                 continue;
             }
-            let members = words.filter_map(|mid| mids.iter().position(|other| *other == Some(mid)));
+            // More members than there can be sections are made to cost time.
+            let members = words
+                .take(MEDIA_MAX)
+                .filter_map(|mid| mids.iter().position(|other| *other == Some(mid)));
             let mut carrier = None;
             for member in members {
                 if carrier.is_none() && self.media.get(member).is_some_and(|m| m.port() != Some(0))

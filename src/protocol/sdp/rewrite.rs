@@ -93,6 +93,7 @@ struct Places {
     in_media: Vec<usize>,
     /// A fragment without m-sections gets them where it had its own.
     in_session: bool,
+    /// The section whose transport carries each section.
     carriers: Vec<usize>,
 }
 
