@@ -1,6 +1,8 @@
 //! Joins shards, engine and control. What main, the demo and the tests start.
 
+mod banner;
 mod limits;
+mod listeners;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -13,19 +15,18 @@ use crossbeam_channel::{Receiver, bounded};
 use rustix::rand::{GetRandomFlags, getrandom};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use socket2::{Domain, Socket, Type};
 
 use crate::config::{Config, KeyLength, Listen};
+use crate::control::tls::{Tls, TlsError};
 use crate::control::{self, ControlError, Parts, Request, ShardLink};
-use crate::engine::{
-    self, EngineError, GroupOptions, ListenerGroup, Offloads, Resolved, Settings, ShardHandle,
-    ShardSpec,
-};
+use crate::engine::{self, EngineError, GroupOptions, Offloads, Settings, ShardHandle, ShardSpec};
 use crate::mailbox::{Post, mailbox};
 use crate::protocol::srt::CookieKey;
 use crate::protocol::stream_url::Vhosts;
 use crate::shard::{Protocol, ShardConfig};
+use banner::Facts;
 pub use limits::LimitsError;
+use listeners::MediaListeners;
 
 /// A running relay. Dropping it quits at once, without the grace that [`Relay::quit`] gives.
 pub struct Relay {
@@ -60,6 +61,9 @@ pub enum StartError {
     /// The limits asked for cannot be had here.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// Certificates that cannot be served.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A TCP address is taken or not ours.
     #[error("cannot listen on {address}: choose another address or port with {flag}")]
     Listen {
@@ -85,7 +89,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Engine(error) => error.is_configuration(),
-            Self::Limits(_) => true,
+            Self::Limits(_) | Self::Tls(_) => true,
             Self::Listen { .. } | Self::System { .. } => false,
         }
     }
@@ -119,6 +123,7 @@ pub enum Signals {
 
 struct Addresses {
     srt: Option<SocketAddr>,
+    webrtc: Option<SocketAddr>,
     system: Option<SocketAddr>,
     http: Option<SocketAddr>,
 }
@@ -134,8 +139,9 @@ impl Relay {
         let cpus = limits::placement(&config)?;
         let sessions_max = limits::sessions_max(&config, cpus.len())?;
         let settings = Settings::default();
-        let group = ListenerGroup::open(
-            config.srt_listen,
+        let tls = open_tls(&config)?;
+        let mut media = MediaListeners::open(
+            &config,
             GroupOptions {
                 cpus: &cpus,
                 steer: config.steer,
@@ -143,20 +149,21 @@ impl Relay {
                 buffer_bytes: settings.socket_buffer_bytes,
             },
         )?;
-        let system = listen(config.system_listen, "--system-listen")?;
-        let http = listen(config.http_listen, "--http-listen")?;
+        let system = listeners::open(config.system_listen, "--system-listen")?;
+        let http = listeners::open(config.http_listen, "--http-listen")?;
         let addresses = Addresses {
-            srt: group.as_ref().map(|group| group.address),
+            srt: media.address(Protocol::Srt),
+            webrtc: media.address(Protocol::WebRtc),
             system: local(system.as_ref())?,
             http: local(http.as_ref())?,
         };
-        let banner = banner(&Facts {
+        let banner = banner::lines(&Facts {
             config: &config,
             resolved: &resolved,
             offloads,
             settings: &settings,
             cpus: &cpus,
-            group: group.as_ref(),
+            buffers: media.buffers(),
             addresses: &addresses,
             sessions_max,
         });
@@ -174,15 +181,15 @@ impl Relay {
             engine: resolved.engine.label(),
             banner,
         };
-        let shard_config = shard_config(&config, sessions_max, cpus.len())?;
-        let mut sockets = group.map(|group| group.sockets).unwrap_or_default().into_iter();
+        let webrtc = relay.addresses.webrtc;
+        let shard_config = shard_config(&config, &media, sessions_max, cpus.len())?;
         let mut links = Vec::new();
         for (index, &cpu) in (0..).zip(&cpus) {
             let (post, commands) = mailbox(COMMANDS).map_err(system_error("open an eventfd"))?;
             let spec = ShardSpec {
                 index,
                 cpu,
-                listeners: sockets.next().into_iter().collect(),
+                listeners: media.take_of_one_shard(),
                 config: shard_config.clone(),
                 commands,
                 events: events_post.clone(),
@@ -202,6 +209,8 @@ impl Relay {
             events,
             system,
             http,
+            tls,
+            webrtc,
             requests,
             quitting: quit_post,
             handle_signals: signals == Signals::Quit,
@@ -233,6 +242,11 @@ impl Relay {
     /// Where SRT callers connect to, with the port that the kernel chose.
     pub fn srt_address(&self) -> Option<SocketAddr> {
         self.addresses.srt
+    }
+
+    /// Where WebRTC clients send to, with the port that the kernel chose.
+    pub fn webrtc_address(&self) -> Option<SocketAddr> {
+        self.addresses.webrtc
     }
 
     /// Where the system API listens.
@@ -338,29 +352,10 @@ impl Running {
     }
 }
 
-fn listen(listen: Listen, flag: &'static str) -> Result<Option<TcpListener>, StartError> {
-    let address = match listen {
-        Listen::Off => return Ok(None),
-        Listen::All(port) => engine::everywhere(port),
-        Listen::At(address) => address,
-    };
-    let listener =
-        open_listener(address).map_err(|source| StartError::Listen { address, flag, source })?;
-    Ok(Some(listener))
-}
-
-/// What the standard library does, with a longer queue, and with IPv4 on the unspecified IPv6
-/// address whatever `net.ipv6.bindv6only` says.
-fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+/// Reads the certificates, so that a bad one is told before any thread runs.
+fn open_tls(config: &Config) -> Result<Option<Tls>, TlsError> {
+    let files = config.tls.clone().filter(|_| config.http_listen != Listen::Off);
+    files.map(|files| Tls::open(files, Instant::now())).transpose()
 }
 
 fn local(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>, StartError> {
@@ -373,6 +368,7 @@ fn system_error(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
 
 fn shard_config(
     config: &Config,
+    media: &MediaListeners,
     sessions_max: u32,
     shards: usize,
 ) -> Result<ShardConfig, StartError> {
@@ -391,7 +387,7 @@ fn shard_config(
             KeyLength::Auto => 0,
             KeyLength::Bytes(bytes) => bytes,
         },
-        listeners: vec![Protocol::Srt],
+        listeners: media.protocols(),
         webrtc_direct: config.webrtc_direct,
     })
 }
@@ -420,72 +416,11 @@ fn random(bytes: &mut [u8]) -> Result<(), StartError> {
     }
 }
 
-/// What the banner speaks of.
-struct Facts<'a> {
-    config: &'a Config,
-    resolved: &'a Resolved,
-    offloads: Offloads,
-    settings: &'a Settings,
-    cpus: &'a [Option<usize>],
-    group: Option<&'a ListenerGroup>,
-    addresses: &'a Addresses,
-    sessions_max: u32,
-}
-
-fn banner(facts: &Facts<'_>) -> Vec<String> {
-    let Facts { config, resolved, offloads, settings, cpus, group, addresses, sessions_max } =
-        facts;
-    let on = |on: bool| if on { "on" } else { "off" };
-    let or_off = |address: Option<SocketAddr>| {
-        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
-    };
-    let pins: Vec<String> = cpus
-        .iter()
-        .map(|cpu| cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()))
-        .collect();
-    let memory = engine::memory_per_shard(resolved.engine, *offloads, **settings) >> 20;
-    let buffers = group.map(|group| group.buffers);
-    let mut lines = vec![
-        format!("Ringway {}", env!("CARGO_PKG_VERSION")),
-        format!("engine {}: {}", resolved.engine.label(), resolved.reason),
-        format!("shards {} on CPUs {}", cpus.len(), pins.join(",")),
-        format!("offloads: GSO {}, GRO {}", on(offloads.gso), on(offloads.gro)),
-        format!("receive buffers: {memory} MiB per shard"),
-    ];
-    if let Some(granted) = buffers {
-        let asked = settings.socket_buffer_bytes >> 10;
-        let remedy = if granted.receive < settings.socket_buffer_bytes {
-            "; queues overflow sooner: raise net.core.rmem_max and wmem_max, or give CAP_NET_ADMIN"
-        } else {
-            ""
-        };
-        lines.push(format!(
-            "socket buffers: asked {asked} KiB, granted {} KiB to receive and {} KiB to send{remedy}",
-            granted.receive >> 10,
-            granted.send >> 10,
-        ));
-    }
-    lines.push(format!(
-        "limits: {sessions_max} sessions, {} per client; {} handshakes under way, {} per client",
-        config.sessions_per_source, config.pending_max, config.pending_per_source,
-    ));
-    lines.push(format!("SRT on {} (UDP)", or_off(addresses.srt)));
-    lines.push(format!(
-        "system API on {}, HTTP API on {}",
-        or_off(addresses.system),
-        or_off(addresses.http)
-    ));
-    lines
-}
-
 /// Events of all shards that control has not read yet. A full mailbox keeps them in the shards.
 const EVENTS: usize = 16_384;
 /// Commands that one shard has not read yet.
 const COMMANDS: usize = 4096;
 const REQUESTS: usize = 8;
-/// Connections that have not been accepted yet. When it is full, the kernel ignores a SYN and its
-/// sender tries again a second later; the kernel cuts it at `net.core.somaxconn`.
-const BACKLOG: i32 = 1024;
 /// While the relay quits.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(2);
 

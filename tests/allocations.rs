@@ -74,6 +74,7 @@ fn neither_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_
         let anywhere = Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let config = Config {
             srt_listen: anywhere,
+            webrtc_listen: Listen::Off,
             system_listen: Listen::Off,
             http_listen: Listen::Off,
             shards: Some(1),

@@ -34,15 +34,7 @@ pub(super) fn explain(error: clap::Error, command: &mut clap::Command) -> clap::
 }
 
 /// How a flag begins, and its subject.
-const FLAGS: &[(&str, &str)] = &[
-    ("--webrtc-", "WebRTC"),
-    ("--public-address", "WebRTC"),
-    ("--http-per-source", "WebRTC"),
-    ("--trusted-proxies", "WebRTC"),
-    ("--redis-", "Redis"),
-    ("--tls-", "TLS"),
-    ("--batch-wait", "gathering datagrams"),
-];
+const FLAGS: &[(&str, &str)] = &[("--redis-", "Redis"), ("--batch-wait", "gathering datagrams")];
 
 const COMMANDS: &[&str] =
     &["doctor", "explain", "drain", "undrain", "reload", "upgrade", "log", "capture"];

@@ -268,6 +268,8 @@ fn serve_args() -> Vec<Arg> {
                 Some(_) => ArgAction::Append,
                 None => ArgAction::Set,
             })
+            .num_args(if setting.alone.is_some() { 0..=1 } else { 1..=1 })
+            .default_missing_value(setting.alone)
     });
     std::iter::once(file).chain(settings).collect()
 }
@@ -366,6 +368,26 @@ mod tests {
     }
 
     #[test]
+    fn clients_without_signalling_are_switched_on_with_and_without_a_word() {
+        for (line, is_on) in [
+            ("--webrtc-direct", true),
+            ("--webrtc-direct on", true),
+            ("serve --webrtc-direct --shards 1", true),
+            ("--webrtc-direct=off", false),
+            ("", false),
+        ] {
+            assert_eq!(config(typed(line).unwrap()).webrtc_direct, is_on, "{line}");
+        }
+        assert!(usage("--webrtc-direct yes").starts_with("--webrtc-direct: \"yes\""));
+    }
+
+    #[test]
+    fn public_addresses_may_be_repeated_and_listed() {
+        let line = "--public-address 198.51.100.7 --public-address ::1,[::2]:1";
+        assert_eq!(config(typed(line).unwrap()).public_addresses.len(), 3);
+    }
+
+    #[test]
     fn a_flag_that_is_no_list_may_not_be_repeated() {
         assert!(usage("--shards 1 --shards 2").contains("cannot be used multiple times"));
     }
@@ -379,12 +401,8 @@ mod tests {
     #[test]
     fn what_belongs_to_another_version_is_refused_by_its_name_and_subject() {
         for (line, words) in [
-            ("--webrtc-listen 1", ["--webrtc-listen", "WebRTC"]),
-            ("serve --public-address 192.0.2.1", ["--public-address", "WebRTC"]),
-            ("--webrtc-idle-timeout=30s", ["--webrtc-idle-timeout", "WebRTC"]),
             ("--redis-host redis.example", ["--redis-host", "Redis"]),
             ("--balancer redis", ["--balancer", "Redis"]),
-            ("--tls-cert a.pem", ["--tls-cert", "TLS"]),
             ("--batch-wait off", ["--batch-wait", "gathering"]),
             ("doctor", ["doctor", "not in this version"]),
             ("drain --min-sessions 3", ["drain", "not in this version"]),

@@ -5,8 +5,8 @@
 //! variables can describe, and what this version does not do, which is accepted and said.
 
 use super::sources::{ConfigError, Place, Resolved, Variables};
-use super::values;
 use super::{Listen, Notice, StaticOrigin};
+use super::{origins, values};
 
 /// One variable of the Go proxy.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +34,14 @@ pub enum Fate {
 pub static GO_VARIABLES: &[GoVariable] = &[
     GoVariable { name: "PROXY_SRT_SERVER", fate: Fate::Setting("srt-listen"), note: "The same." },
     GoVariable {
+        name: "PROXY_WEBRTC_SERVER",
+        fate: Fate::Setting("webrtc-listen"),
+        note: "The same. What SDP candidates say is `--public-address`.",
+    },
+    GoVariable {
         name: "PROXY_HTTP_API",
         fate: Fate::Setting("http-listen"),
-        note: "Answers `/api/v1/versions` only: WebRTC is not in this version.",
+        note: "The same: WHIP, WHEP and the older API. With `--tls-cert` and `--tls-key` over TLS.",
     },
     GoVariable {
         name: "PROXY_SYSTEM_API",
@@ -51,7 +56,7 @@ pub static GO_VARIABLES: &[GoVariable] = &[
     GoVariable {
         name: "PROXY_GRACE_QUIT_TIMEOUT",
         fate: Fate::Setting("grace-quit-timeout"),
-        note: "Live SRT sessions may go on for this long, too.",
+        note: "Live sessions may go on for this long, too.",
     },
     GoVariable {
         name: "PROXY_FORCE_QUIT_TIMEOUT",
@@ -97,11 +102,6 @@ pub static GO_VARIABLES: &[GoVariable] = &[
         name: "PROXY_DEFAULT_BACKEND_HTTP",
         fate: Fate::NotRelayed,
         note: "HTTP streams are not relayed.",
-    },
-    GoVariable {
-        name: "PROXY_WEBRTC_SERVER",
-        fate: Fate::NotRelayed,
-        note: "WebRTC is not in this version.",
     },
     GoVariable { name: "PROXY_RTMP_SERVER", fate: Fate::NotRelayed, note: "RTMP is not relayed." },
     GoVariable {
@@ -183,7 +183,7 @@ fn default_origin(variables: &Variables) -> Result<Option<StaticOrigin>, ConfigE
         values::number(&text(name, default), 1, u16::MAX)
             .map_err(|bad| ConfigError::Value { place: name.to_owned(), bad })
     };
-    let ip = values::origin_ip(&text("PROXY_DEFAULT_BACKEND_IP", "127.0.0.1"))
+    let ip = origins::origin_ip(&text("PROXY_DEFAULT_BACKEND_IP", "127.0.0.1"))
         .map_err(|bad| ConfigError::Value { place: "PROXY_DEFAULT_BACKEND_IP".to_owned(), bad })?;
     Ok(Some(StaticOrigin {
         srt: Some(port("PROXY_DEFAULT_BACKEND_SRT", "10080")?),

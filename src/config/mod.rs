@@ -7,13 +7,14 @@
 
 pub mod dotenv;
 pub mod go_proxy;
+mod origins;
 mod print;
 pub mod settings;
 pub mod sources;
 mod values;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +111,22 @@ pub struct Config {
     pub force_quit_timeout: Duration,
 }
 
+impl Config {
+    /// What SDP candidates say while WebRTC listens on `webrtc`. Empty where it is the local address
+    /// of the HTTP connection that asks, with the port of `webrtc`.
+    pub fn candidates(&self, webrtc: SocketAddr) -> Vec<SocketAddr> {
+        if self.public_addresses.is_empty() {
+            let ip = webrtc.ip().to_canonical();
+            let is_one = !ip.is_unspecified();
+            return is_one.then(|| SocketAddr::new(ip, webrtc.port())).into_iter().collect();
+        }
+        let candidate = |address: &PublicAddress| {
+            SocketAddr::new(address.ip, address.port.unwrap_or(webrtc.port()))
+        };
+        self.public_addresses.iter().map(candidate).collect()
+    }
+}
+
 /// A line for the log at start: something that was accepted and does not do what its name promises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice(String);
@@ -137,6 +154,30 @@ pub enum Listen {
     At(SocketAddr),
 }
 
+impl Listen {
+    /// Whether a datagram could be for both. An unspecified IPv6 address takes IPv4, too; two ports
+    /// that the kernel chooses are never the same.
+    fn overlaps(self, other: Self) -> bool {
+        let (Some(one), Some(other)) = (self.widest(), other.widest()) else {
+            return false;
+        };
+        let takes = |all: SocketAddr, some: SocketAddr| {
+            all.ip().is_unspecified() && (all.is_ipv6() || some.is_ipv4())
+        };
+        one.port() == other.port()
+            && one.port() != 0
+            && (one.ip() == other.ip() || takes(one, other) || takes(other, one))
+    }
+
+    fn widest(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::All(port) => Some((Ipv6Addr::UNSPECIFIED, port).into()),
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
 /// `name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StaticOrigin {
@@ -150,7 +191,9 @@ pub struct StaticOrigin {
     pub rtc: Option<u16>,
     /// `api=`
     pub api: Option<u16>,
-    /// `path=`: of its WHIP and WHEP endpoints, see [`StaticOrigin::path`]; `None`: SRS's
+    /// `path=`: of its WHIP and WHEP endpoints; `None`: SRS's. In it `{app}` and `{stream}` stand
+    /// for the stream's, `{path}` for both with a slash between them, and `{kind}` for `whip` or
+    /// `whep`.
     pub path: Option<String>,
     /// `host=`
     pub host: HostHeader,
@@ -184,8 +227,9 @@ pub enum HostHeader {
     Origin,
 }
 
-/// `--tls-cert`, `--tls-key`: PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `--tls-cert`, `--tls-key`: PEM files. A path that is empty is one that is not set, which a
+/// [`Resolved`] configuration never holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFiles {
     /// The chain, the server's own certificate first.
     pub cert: PathBuf,
@@ -334,4 +378,29 @@ fn loopback_and_private() -> Vec<IpNet> {
     ]
     .map(|(address, prefix)| IpNet::new_assert(address, prefix))
     .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(public: &[(&str, Option<u16>)], webrtc: &str) -> Vec<String> {
+        let public =
+            public.iter().map(|(ip, port)| PublicAddress { ip: ip.parse().unwrap(), port: *port });
+        let config = Config { public_addresses: public.collect(), ..Config::default() };
+        config.candidates(webrtc.parse().unwrap()).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn public_addresses_become_candidates_with_the_listeners_port_unless_they_have_their_own() {
+        let public = [("198.51.100.7", None), ("2001:db8::7", Some(443))];
+        assert_eq!(candidates(&public, "[::]:18000"), ["198.51.100.7:18000", "[2001:db8::7]:443"]);
+    }
+
+    #[test]
+    fn without_public_addresses_a_listener_on_one_address_is_the_candidate() {
+        assert_eq!(candidates(&[], "10.0.0.1:18000"), ["10.0.0.1:18000"]);
+        assert_eq!(candidates(&[], "[::]:18000"), [""; 0]);
+        assert_eq!(candidates(&[], "0.0.0.0:18000"), [""; 0]);
+    }
 }

@@ -60,7 +60,7 @@ impl Resolved {
         match self.config.origins.last() {
             Some(origin) if setting.name == "origin" && self.has_default_origin => format!(
                 "{source}; PROXY_DEFAULT_BACKEND_ENABLED adds {}",
-                super::values::show_origin(origin)
+                super::origins::show_origin(origin)
             ),
             Some(_) | None => source,
         }
@@ -140,7 +140,17 @@ mod tests {
     #[test]
     fn what_is_printed_can_be_read_back_and_prints_the_same_values() {
         let typed = [
-            ("origin", "name=a,ip=10.0.0.5,srt=10080;ip=::1,api=1985"),
+            (
+                "origin",
+                "name=a,ip=10.0.0.5,srt=10080,path=/{path}/{kind},host=origin;ip=::1,api=1985",
+            ),
+            ("public-address", "198.51.100.7,[2001:db8::7]:443"),
+            ("tls-cert", "C:\\with \"quotes\".pem"),
+            ("tls-key", "key.pem"),
+            ("trusted-proxies", "10.0.0.0/8,::1"),
+            ("http-per-source", "5,50"),
+            ("webrtc-direct", "on"),
+            ("webrtc-idle-timeout", "40s"),
             ("cpus", "0-3,8"),
             ("shards", "3"),
             ("allow-origins", "10.1.0.0/16,::1"),

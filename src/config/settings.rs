@@ -4,12 +4,15 @@
 //! from these entries, so they cannot tell different stories. A default stands in `Config::default`
 //! alone and is shown from there.
 
+use std::path::Path;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::values::{self, BadValue, MASK};
-use super::{BalancerChoice, Config, EngineChoice, KeyLength, LogFormat, Offload, Steer};
+use super::{
+    BalancerChoice, Config, EngineChoice, KeyLength, LogFormat, Offload, Steer, TlsFiles, origins,
+};
 
 /// One thing that can be set: its names, its texts, and how it gets into and out of a [`Config`].
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Setting {
     /// Several values are separated by this; the flag may then be repeated, and the file may hold
     /// an array.
     pub separator: Option<char>,
+    /// What the flag means when it is typed without a value.
+    pub alone: Option<&'static str>,
     /// Never shown.
     pub is_secret: bool,
     read: fn(&mut Config, &str) -> Result<(), BadValue>,
@@ -60,6 +65,8 @@ impl Setting {
 pub enum Group {
     /// Where the relay can be reached, and what callers meet there.
     Listen,
+    /// What WebRTC clients are told, and how they may ask.
+    WebRtc,
     /// Who serves the streams.
     Origins,
     /// What the packet path runs on.
@@ -74,13 +81,21 @@ pub enum Group {
 
 impl Group {
     /// Every group, in the order of `--help`.
-    pub const ALL: [Self; 6] =
-        [Self::Listen, Self::Origins, Self::Engine, Self::Limits, Self::Timers, Self::Admin];
+    pub const ALL: [Self; 7] = [
+        Self::Listen,
+        Self::WebRtc,
+        Self::Origins,
+        Self::Engine,
+        Self::Limits,
+        Self::Timers,
+        Self::Admin,
+    ];
 
     /// As a heading.
     pub fn title(self) -> &'static str {
         match self {
             Self::Listen => "Listen",
+            Self::WebRtc => "WebRTC and its HTTP API",
             Self::Origins => "Origins",
             Self::Engine => "CPU and engine",
             Self::Limits => "Limits",
@@ -104,7 +119,7 @@ impl Group {
                 Some("All limits are per process. A client is an IPv4 address or an IPv6 /64.")
             }
             Self::Timers => Some("Durations are written as 90s, 1m30s, 1.5s or 250ms."),
-            Self::Origins | Self::Admin => None,
+            Self::WebRtc | Self::Origins | Self::Admin => None,
         }
     }
 }
@@ -131,6 +146,7 @@ const PLAIN: Setting = Setting {
     help: "",
     unset: "",
     separator: None,
+    alone: None,
     is_secret: false,
     read: |_, _| Ok(()),
     show: |_| None,
@@ -149,11 +165,21 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "webrtc-listen",
+        variable: "PROXY_WEBRTC_SERVER",
+        value: "ENDPOINT",
+        group: Group::Listen,
+        help: "Where WebRTC clients send their media (UDP).",
+        read: |config, text| set(&mut config.webrtc_listen, values::listen(text)),
+        show: |config| Some(values::show_listen(config.webrtc_listen)),
+        ..PLAIN
+    },
+    Setting {
         name: "http-listen",
         variable: "PROXY_HTTP_API",
         value: "ENDPOINT",
         group: Group::Listen,
-        help: "The HTTP API for clients (TCP). In this version it answers /api/v1/versions.",
+        help: "The HTTP API for clients (TCP): WHIP and WHEP, and the older API of SRS.",
         read: |config, text| set(&mut config.http_listen, values::listen(text)),
         show: |config| Some(values::show_listen(config.http_listen)),
         ..PLAIN
@@ -191,17 +217,84 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "public-address",
+        variable: "RINGWAY_PUBLIC_ADDRESS",
+        value: "ADDRESS",
+        group: Group::WebRtc,
+        help: "Where WebRTC clients are told to send their media: an IP address, with a port behind \
+               a NAT that maps it (198.51.100.7, 198.51.100.7:18000, [2001:db8::7]:18000). \
+               Repeatable; in the variable several are separated by commas.",
+        unset: "the address that the client's HTTP request came to",
+        separator: Some(','),
+        read: |config, text| set(&mut config.public_addresses, values::public_addresses(text)),
+        show: |config| join(config.public_addresses.iter().map(values::show_public_address), ","),
+        ..PLAIN
+    },
+    Setting {
+        name: "webrtc-direct",
+        variable: "RINGWAY_WEBRTC_DIRECT",
+        value: "WHEN",
+        group: Group::WebRtc,
+        help: "on or off: whether clients that come without signalling are relayed, to an origin \
+               that has direct=. The flag alone means on.",
+        alone: Some("on"),
+        read: |config, text| set(&mut config.webrtc_direct, values::word(text, SWITCH)),
+        show: |config| Some(values::show_word(config.webrtc_direct, SWITCH)),
+        ..PLAIN
+    },
+    Setting {
+        name: "tls-cert",
+        variable: "RINGWAY_TLS_CERT",
+        value: "FILE",
+        group: Group::WebRtc,
+        help: "The certificate of --http-listen, with its chain behind it (PEM). It is read again \
+               when it changes.",
+        unset: "none: plain HTTP",
+        read: |config, text| {
+            values::file(text).map(|file| config.tls.get_or_insert_default().cert = file)
+        },
+        show: |config| show_file(config, |files| &files.cert),
+        ..PLAIN
+    },
+    Setting {
+        name: "tls-key",
+        variable: "RINGWAY_TLS_KEY",
+        value: "FILE",
+        group: Group::WebRtc,
+        help: "The private key of that certificate (PEM).",
+        unset: "none: plain HTTP",
+        read: |config, text| {
+            values::file(text).map(|file| config.tls.get_or_insert_default().key = file)
+        },
+        show: |config| show_file(config, |files| &files.key),
+        ..PLAIN
+    },
+    Setting {
+        name: "trusted-proxies",
+        variable: "RINGWAY_TRUSTED_PROXIES",
+        value: "NETWORKS",
+        group: Group::WebRtc,
+        help: "Networks of HTTP proxies in front of --http-listen, whose X-Forwarded-For is \
+               believed.",
+        unset: "none",
+        separator: Some(','),
+        read: |config, text| set(&mut config.trusted_proxies, values::networks(text)),
+        show: |config| join(config.trusted_proxies.iter().map(ToString::to_string), ","),
+        ..PLAIN
+    },
+    Setting {
         name: "origin",
         variable: "RINGWAY_ORIGINS",
         value: "ORIGIN",
         group: Group::Origins,
-        help: "An origin that does not register: name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985. \
-               Only ip has to be there. Repeatable; in the variable several are separated by \
-               semicolons.",
+        help: "An origin that does not register: name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985; \
+               only ip has to be there. For registered ones of that name or ip, too: \
+               path=/{path}/{kind} (or {app}, {stream}), host=client|origin, direct=PORT. \
+               Repeatable; in the variable separated by semicolons.",
         unset: "none",
         separator: Some(';'),
-        read: |config, text| set(&mut config.origins, values::origins(text)),
-        show: |config| join(config.origins.iter().map(values::show_origin), ";"),
+        read: |config, text| set(&mut config.origins, origins::origins(text)),
+        show: |config| join(config.origins.iter().map(origins::show_origin), ";"),
         ..PLAIN
     },
     Setting {
@@ -209,8 +302,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "PROXY_ORIGIN_SERVER_TTL",
         value: "DURATION",
         group: Group::Origins,
-        help: "A registered origin that has not repeated its heartbeat for this long gets no new \
-               streams.",
+        help: "A registered origin that is silent for this long gets no new streams.",
         read: |config, text| set(&mut config.origin_ttl, values::duration(text, MILLISECOND, YEAR)),
         show: |config| Some(values::show_duration(config.origin_ttl)),
         ..PLAIN
@@ -241,7 +333,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_REGISTER_TOKEN",
         value: "TOKEN",
         group: Group::Origins,
-        help: "Registration then takes Authorization: Bearer TOKEN only. SRS cannot send one.",
+        help: "Registration then takes Authorization: Bearer TOKEN only; SRS sends none.",
         unset: "none: whoever is inside --allow-origins may register",
         is_secret: true,
         read: |config, text| set(&mut config.register_token, values::secret(text).map(Some)),
@@ -397,6 +489,20 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "http-per-source",
+        variable: "RINGWAY_HTTP_PER_SOURCE",
+        value: "RATE[,BURST]",
+        group: Group::Limits,
+        help: "WHIP and WHEP requests per second of one client, and at once (ten times the rate if \
+               left out).",
+        read: |config, text| set(&mut config.http_per_source, values::http_rate(text)),
+        show: |config| {
+            let rate = config.http_per_source;
+            Some(format!("{},{}", rate.per_second, rate.burst))
+        },
+        ..PLAIN
+    },
+    Setting {
         name: "induction-rate",
         variable: "RINGWAY_INDUCTION_RATE",
         value: "TOTAL[,PER_PREFIX]",
@@ -420,6 +526,18 @@ pub static SETTINGS: &[Setting] = &[
             set(&mut config.srt_idle_timeout, values::duration(text, MILLISECOND, DAY))
         },
         show: |config| Some(values::show_duration(config.srt_idle_timeout)),
+        ..PLAIN
+    },
+    Setting {
+        name: "webrtc-idle-timeout",
+        variable: "RINGWAY_WEBRTC_IDLE_TIMEOUT",
+        value: "DURATION",
+        group: Group::Timers,
+        help: "The same for a WebRTC session.",
+        read: |config, text| {
+            set(&mut config.webrtc_idle_timeout, values::duration(text, MILLISECOND, DAY))
+        },
+        show: |config| Some(values::show_duration(config.webrtc_idle_timeout)),
         ..PLAIN
     },
     Setting {
@@ -522,6 +640,12 @@ fn mask(secret: Option<&SecretString>) -> Option<String> {
     secret.map(|_| MASK.to_owned())
 }
 
+/// A file that is set.
+fn show_file(config: &Config, file: fn(&TlsFiles) -> &Path) -> Option<String> {
+    let path = file(config.tls.as_ref()?);
+    (!path.as_os_str().is_empty()).then(|| path.display().to_string())
+}
+
 fn balancer(text: &str) -> Result<BalancerChoice, BadValue> {
     if text == "redis" {
         let problem = "asks for Redis, which is not in this version";
@@ -559,6 +683,8 @@ const STEERS: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 
 const OFFLOADS: &[(&str, Offload)] =
     &[("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)];
+
+const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
 
 const KEY_LENGTHS: &[(&str, KeyLength)] = &[
     ("auto", KeyLength::Auto),
@@ -634,6 +760,12 @@ mod tests {
     fn every_setting_reads_into_the_field_that_it_shows() {
         for (name, text) in [
             ("srt-listen", "1"),
+            ("webrtc-listen", "9001"),
+            ("public-address", "198.51.100.7,[2001:db8::7]:443"),
+            ("webrtc-direct", "on"),
+            ("tls-cert", "/etc/ringway/cert.pem"),
+            ("tls-key", "/etc/ringway/key.pem"),
+            ("trusted-proxies", "10.0.0.0/8"),
             ("http-listen", "2"),
             ("system-listen", "3"),
             ("origin", "name=a,ip=10.0.0.5,srt=10080"),
@@ -656,8 +788,10 @@ mod tests {
             ("pending-per-source", "8"),
             ("sessions-per-source", "9"),
             ("new-per-source", "10"),
+            ("http-per-source", "12,13"),
             ("induction-rate", "11,3"),
             ("srt-idle-timeout", "32s"),
+            ("webrtc-idle-timeout", "36s"),
             ("origin-setup-timeout", "33s"),
             ("grace-quit-timeout", "34s"),
             ("force-quit-timeout", "35s"),
@@ -690,6 +824,7 @@ mod tests {
             ("control-cpu", ["0", "1023"], ["-1", "1024"]),
             ("origin-ttl", ["1ms", "8760h"], ["0", "8761h"]),
             ("srt-idle-timeout", ["1ms", "24h"], ["0s", "25h"]),
+            ("webrtc-idle-timeout", ["1ms", "24h"], ["0s", "25h"]),
             ("origin-setup-timeout", ["1ms", "24h"], ["0s", "25h"]),
             ("grace-quit-timeout", ["0", "24h"], ["-1s", "25h"]),
             ("force-quit-timeout", ["1ms", "24h"], ["0s", "25h"]),

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::settings::{SETTINGS, SHARDS_MAX, Setting, by_name};
-use super::values::MASK;
-use super::{BadValue, Config, Notice, go_proxy};
+use super::values::{self, MASK};
+use super::{BadValue, Config, HostHeader, Listen, Notice, StaticOrigin, TlsFiles, go_proxy};
 
 /// Environment variables, or the lines of a `.env` file.
 pub type Variables = BTreeMap<String, String>;
@@ -213,6 +214,12 @@ impl Resolved {
         let found = SETTINGS.iter().zip(&self.places).find(|(setting, _)| setting.name == name);
         found.map_or(&Place::Default, |(_, place)| place)
     }
+
+    /// The setting called `name` as an error names it.
+    fn named(&self, name: &str) -> String {
+        let setting = by_name(name);
+        setting.map(|setting| self.place(name).of(setting)).unwrap_or_default()
+    }
 }
 
 /// The environment of this process, as it is now. Names and values that are not UTF-8 come with
@@ -326,13 +333,56 @@ fn nearest(key: &str) -> Option<&'static str> {
 
 /// Refuses values that are fine each and cannot both be meant.
 fn contradictions(resolved: &Resolved) -> Result<(), ConfigError> {
+    listeners_contradict(resolved)?;
+    half_a_pair(resolved)?;
+    shards_contradict(resolved)
+}
+
+/// A relay that listens for no media is none, and the kernel would spread the clients of one port
+/// over both protocols.
+fn listeners_contradict(resolved: &Resolved) -> Result<(), ConfigError> {
+    let (srt, webrtc) = (resolved.config.srt_listen, resolved.config.webrtc_listen);
+    if (srt, webrtc) == (Listen::Off, Listen::Off) {
+        return Err(ConfigError::Contradiction(format!(
+            "{} and {} are both off, so that nothing would be relayed; give one of them a port",
+            resolved.named("srt-listen"),
+            resolved.named("webrtc-listen"),
+        )));
+    }
+    if srt.overlaps(webrtc) {
+        return Err(ConfigError::Contradiction(format!(
+            "{} is {} and {} is {}: SRT and WebRTC cannot share a UDP port; choose another port \
+             for one of them",
+            resolved.named("srt-listen"),
+            values::show_listen(srt),
+            resolved.named("webrtc-listen"),
+            values::show_listen(webrtc),
+        )));
+    }
+    Ok(())
+}
+
+/// A certificate without its key, or the other way round.
+fn half_a_pair(resolved: &Resolved) -> Result<(), ConfigError> {
+    let Some(TlsFiles { cert, key }) = &resolved.config.tls else {
+        return Ok(());
+    };
+    let (set, missing) = match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
+        (false, false) => return Ok(()),
+        (false, true) => ("tls-cert", "tls-key"),
+        (true, _) => ("tls-key", "tls-cert"),
+    };
+    Err(ConfigError::Contradiction(format!(
+        "{} is set and --{missing} is not; TLS takes both: set --{missing}, or leave out --{set}",
+        resolved.named(set),
+    )))
+}
+
+fn shards_contradict(resolved: &Resolved) -> Result<(), ConfigError> {
     let Some(cpus) = &resolved.config.cpus else {
         return Ok(());
     };
-    let named = |name: &str| {
-        let setting = by_name(name);
-        setting.map(|setting| resolved.place(name).of(setting)).unwrap_or_default()
-    };
+    let named = |name| resolved.named(name);
     match resolved.config.shards {
         Some(shards) if usize::from(shards) > cpus.len() => {
             Err(ConfigError::Contradiction(format!(
@@ -364,13 +414,62 @@ fn notices(resolved: &mut Resolved) {
             config.grace_quit_timeout, config.force_quit_timeout,
         )));
     }
-    for origin in config.origins.iter().filter(|origin| origin.srt.is_none()) {
-        notices.push(Notice::new(format!(
-            "origin {} has no srt= port, and this version relays SRT only: it gets no streams",
-            origin.name,
-        )));
+    notices.extend(config.origins.iter().filter_map(|origin| origin_notice(config, origin)));
+    notices.extend(webrtc_notices(config));
+    if config.tls.is_some() && config.http_listen == Listen::Off {
+        notices.push(Notice::new("--tls-cert and --tls-key have no effect: --http-listen is off"));
     }
     resolved.notices.extend(notices);
+}
+
+fn origin_notice(config: &Config, origin: &StaticOrigin) -> Option<Notice> {
+    let name = &origin.name;
+    if origin.direct.is_some() && !config.webrtc_direct {
+        let text = format!("direct= of origin {name} has no effect: --webrtc-direct is off");
+        return Some(Notice::new(text));
+    }
+    // What has no port of its own may say how a registered origin of that name or address is asked.
+    let is_about_another =
+        origin.path.is_some() || origin.host != HostHeader::default() || origin.direct.is_some();
+    let has_streams = origin.srt.is_some() || origin.api.is_some();
+    (!has_streams && !is_about_another).then(|| {
+        Notice::new(format!(
+            "origin {name} has neither srt= nor api=: it gets no streams (SRT needs srt=, WebRTC \
+             api=)"
+        ))
+    })
+}
+
+/// What keeps WebRTC clients from signalling, or from finding the relay afterwards.
+fn webrtc_notices(config: &Config) -> Option<Notice> {
+    let webrtc = match config.webrtc_listen {
+        Listen::Off => return None,
+        Listen::All(_) => None,
+        Listen::At(address) => Some(address.ip()),
+    };
+    let http = match config.http_listen {
+        Listen::Off if config.webrtc_direct => return None,
+        Listen::Off => {
+            return Some(Notice::new(
+                "--webrtc-listen is on and --http-listen is off: no WebRTC client can ask for a \
+                 session",
+            ));
+        }
+        Listen::All(_) => None,
+        Listen::At(address) => Some(address.ip()),
+    };
+    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    let only_loopback = if config.public_addresses.is_empty() {
+        webrtc.filter(|ip| !ip.is_unspecified()).or(http).is_some_and(is_loopback)
+    } else {
+        config.public_addresses.iter().all(|address| is_loopback(address.ip))
+    };
+    only_loopback.then(|| {
+        Notice::new(
+            "WebRTC clients are told loopback addresses only, which browsers ignore and other \
+             hosts cannot reach: set --public-address to one that clients can send to",
+        )
+    })
 }
 
 /// A mistyped variable would otherwise be silent: unlike a flag or a key, nobody can refuse it.
@@ -396,7 +495,7 @@ const OTHER_VARIABLES: [&str; 2] = [FILE_VARIABLE, API_VARIABLE];
 
 #[cfg(test)]
 mod tests {
-    use super::super::{EngineChoice, Listen, Offload};
+    use super::super::{EngineChoice, Offload};
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> Variables {
@@ -601,9 +700,122 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_without_an_srt_port_is_said() {
-        let notices = from_flags(&[("origin", &["name=a,ip=10.0.0.1"])]).unwrap().notices;
-        assert!(notices[0].to_string().contains("origin a has no srt= port"));
+    fn an_origin_that_can_have_no_streams_is_said() {
+        let notices = from_flags(&[("origin", &["name=a,ip=10.0.0.1,rtc=8000"])]).unwrap().notices;
+        assert!(notices[0].to_string().starts_with("origin a has neither srt= nor api="));
+        for of_use in ["srt=1", "api=1", "path=/{path}/whip", "host=origin"] {
+            let origin = format!("ip=10.0.0.1,{of_use}");
+            assert_eq!(from_flags(&[("origin", &[&origin])]).unwrap().notices, [], "{of_use}");
+        }
+    }
+
+    #[test]
+    fn a_port_for_clients_without_signalling_is_nothing_while_they_are_not_relayed() {
+        let origin = ["name=a,ip=10.0.0.1,api=1,direct=8000"];
+        let notices = from_flags(&[("origin", &origin)]).unwrap().notices;
+        assert!(notices[0].to_string().starts_with("direct= of origin a has no effect"));
+        let both: [(_, &[&str]); 2] = [("origin", &origin), ("webrtc-direct", &["on"])];
+        assert_eq!(from_flags(&both).unwrap().notices, []);
+    }
+
+    #[test]
+    fn srt_and_webrtc_cannot_share_a_port() {
+        let same = from_flags(&[("srt-listen", &["18000"])]).unwrap_err().to_string();
+        assert_eq!(
+            same,
+            "--srt-listen is 18000 and the default of --webrtc-listen is 18000: SRT and WebRTC \
+             cannot share a UDP port; choose another port for one of them"
+        );
+        for (srt, webrtc, is_fine) in [
+            ("10.0.0.1:9", "9", false),
+            ("10.0.0.1:9", "10.0.0.1:9", false),
+            ("10.0.0.1:9", "0.0.0.0:9", false),
+            ("[::1]:9", "[::]:9", false),
+            ("127.0.0.1:9", "[::]:9", false),
+            ("10.0.0.1:9", "10.0.0.2:9", true),
+            ("127.0.0.1:9", "[::1]:9", true),
+            ("10.0.0.1:0", "10.0.0.1:0", true),
+            ("0", "0", true),
+            ("off", "9", true),
+            ("9", "off", true),
+        ] {
+            let resolved = from_flags(&[("srt-listen", &[srt]), ("webrtc-listen", &[webrtc])]);
+            assert_eq!(resolved.is_ok(), is_fine, "{srt} {webrtc}");
+        }
+    }
+
+    #[test]
+    fn a_relay_without_any_listener_for_media_is_refused() {
+        let error = from_flags(&[("srt-listen", &["off"]), ("webrtc-listen", &["off"])]);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "--srt-listen and --webrtc-listen are both off, so that nothing would be relayed; \
+             give one of them a port"
+        );
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_come_together_from_wherever() {
+        let sources = Sources {
+            environment: variables(&[("RINGWAY_TLS_CERT", "a.pem")]),
+            arguments: flags(&[("tls-key", &["b.pem"])]),
+            ..Sources::default()
+        };
+        let files = TlsFiles { cert: "a.pem".into(), key: "b.pem".into() };
+        assert_eq!(resolve(&sources).unwrap().config.tls, Some(files));
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_is_refused_and_the_other_way_round() {
+        let alone = from_environment(&[("RINGWAY_TLS_CERT", "a.pem")]).unwrap_err().to_string();
+        assert_eq!(
+            alone,
+            "RINGWAY_TLS_CERT is set and --tls-key is not; TLS takes both: set --tls-key, or \
+             leave out --tls-cert"
+        );
+        let alone = from_flags(&[("tls-key", &["a.pem"])]).unwrap_err().to_string();
+        assert!(alone.starts_with("--tls-key is set and --tls-cert is not"), "{alone}");
+    }
+
+    #[test]
+    fn certificates_for_no_listener_are_said() {
+        let notices = from_flags(&[
+            ("tls-cert", &["a.pem"]),
+            ("tls-key", &["b.pem"]),
+            ("http-listen", &["off"]),
+            ("webrtc-listen", &["off"]),
+        ]);
+        let notices = notices.unwrap().notices;
+        assert_eq!(notices.len(), 1);
+        assert!(notices[0].to_string().starts_with("--tls-cert and --tls-key have no effect"));
+    }
+
+    #[test]
+    fn webrtc_without_an_http_api_is_said_unless_clients_may_do_without() {
+        let off: (_, &[&str]) = ("http-listen", &["off"]);
+        let notices = from_flags(&[off]).unwrap().notices;
+        assert!(notices[0].to_string().contains("no WebRTC client can ask for a session"));
+        assert_eq!(from_flags(&[off, ("webrtc-direct", &["on"])]).unwrap().notices, []);
+        assert_eq!(from_flags(&[off, ("webrtc-listen", &["off"])]).unwrap().notices, []);
+    }
+
+    #[test]
+    fn candidates_that_are_all_loopback_are_said() {
+        for (name, text, is_said) in [
+            ("public-address", "127.0.0.1,::1", true),
+            ("public-address", "127.0.0.1,198.51.100.7", false),
+            ("http-listen", "127.0.0.1:11985", true),
+            ("http-listen", "10.0.0.1:11985", false),
+            ("webrtc-listen", "127.0.0.1:18000", true),
+            ("webrtc-listen", "0.0.0.0:18000", false),
+        ] {
+            let notices = from_flags(&[(name, &[text])]).unwrap().notices;
+            let said = notices.iter().any(|notice| notice.to_string().contains("loopback"));
+            assert_eq!(said, is_said, "--{name} {text}");
+        }
+        let elsewhere =
+            [("http-listen", &["127.0.0.1:1"][..]), ("public-address", &["198.51.100.7"])];
+        assert_eq!(from_flags(&elsewhere).unwrap().notices, []);
     }
 
     #[test]

@@ -1,22 +1,23 @@
-//! How single values are read and shown: endpoints, durations, numbers, lists, origins.
+//! How single values are read and shown: endpoints, durations, numbers, lists, addresses, files.
 //!
 //! Whatever a `show_` function writes, the function that reads the same kind of value takes back.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{InductionRate, Listen, StaticOrigin};
+use super::{HttpRate, InductionRate, Listen, PublicAddress};
 
 /// A value that cannot be used. The place it was written at is the caller's to name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} {problem}; write {instead}")]
 pub struct BadValue {
     pub(super) value: String,
-    problem: String,
+    pub(super) problem: String,
     instead: String,
 }
 
@@ -240,97 +241,84 @@ pub(super) fn induction_rate(text: &str) -> Result<InductionRate, BadValue> {
     Ok(InductionRate { total, per_prefix })
 }
 
-/// Reads origins separated by `;`, each as [`origin`] takes it. No two may have one name.
-pub(super) fn origins(text: &str) -> Result<Vec<StaticOrigin>, BadValue> {
-    let mut origins: Vec<StaticOrigin> = Vec::new();
-    for part in text.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let origin = origin(part)?;
-        if origins.iter().any(|other| other.name == origin.name) {
-            return Err(BadValue::new(
-                part,
-                format!("is a second origin named {}", origin.name),
-                "another name=",
-            ));
-        }
-        origins.push(origin);
-    }
-    if origins.is_empty() {
-        return Err(BadValue::new(text, "names no origin", ORIGIN_EXAMPLE));
-    }
-    Ok(origins)
-}
-
-/// Reads `name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985`; only `ip` has to be there.
-fn origin(text: &str) -> Result<StaticOrigin, BadValue> {
-    let bad = |problem: String| BadValue::new(text, problem, ORIGIN_EXAMPLE);
-    let (mut name, mut ip) = (None, None);
-    let (mut srt, mut rtc, mut api) = (None, None, None);
-    for part in text.split(',').map(str::trim) {
-        let Some((key, value)) = part.split_once('=') else {
-            return Err(bad(format!("holds {part:?}, which is not KEY=VALUE")));
-        };
-        let (key, value) = (key.trim(), value.trim());
-        let is_again = match key {
-            "name" => name.replace(origin_name(value)?).is_some(),
-            "ip" => ip.replace(origin_ip(value)?).is_some(),
-            "srt" => srt.replace(number(value, 1, u16::MAX)?).is_some(),
-            "rtc" => rtc.replace(number(value, 1, u16::MAX)?).is_some(),
-            "api" => api.replace(number(value, 1, u16::MAX)?).is_some(),
-            "path" | "host" | "direct" => {
-                return Err(bad(format!(
-                    "holds the key {key}, which is about WebRTC, and this version relays SRT only"
-                )));
-            }
-            _ => return Err(bad(format!("holds the unknown key {key:?}"))),
-        };
-        if is_again {
-            return Err(bad(format!("holds the key {key} twice")));
-        }
-    }
-    let Some(ip) = ip else {
-        return Err(bad("has no ip=".to_owned()));
+/// Reads `PER_SECOND[,BURST]`.
+pub(super) fn http_rate(text: &str) -> Result<HttpRate, BadValue> {
+    let (per_second, burst) = match text.split_once(',') {
+        Some((per_second, burst)) => (per_second.trim(), Some(burst.trim())),
+        None => (text, None),
     };
-    let name = name.unwrap_or_else(|| ip.to_string());
-    Ok(StaticOrigin { srt, rtc, api, ..StaticOrigin::at(&name, ip) })
+    let per_second = number(per_second, 1, RATE_MAX)?;
+    let burst = match burst {
+        Some(burst) => number(burst, 1, RATE_MAX)?,
+        None => per_second.saturating_mul(10).min(RATE_MAX),
+    };
+    Ok(HttpRate { per_second, burst })
 }
 
-/// Reads the address of an origin: a literal that a datagram can be sent to.
-pub(super) fn origin_ip(text: &str) -> Result<IpAddr, BadValue> {
-    let instead = "an IP address such as 10.0.0.5 or 2001:db8::5";
-    let ip: IpAddr = text.parse().map_err(|_| {
-        BadValue::new(text, "is not an IP address (names are not looked up)", instead)
-    })?;
-    let is_broadcast = ip == IpAddr::from([255; 4]);
-    if ip.is_unspecified() || ip.is_multicast() || is_broadcast {
-        return Err(BadValue::new(text, "is no address of a host", instead));
+/// Reads `198.51.100.7,198.51.100.7:18000,[2001:db8::7]:18000`: addresses that clients can send to,
+/// each once.
+pub(super) fn public_addresses(text: &str) -> Result<Vec<PublicAddress>, BadValue> {
+    let mut addresses = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let address = public_address(part)?;
+        if addresses.contains(&address) {
+            return Err(BadValue::new(part, "is there a second time", "each address once"));
+        }
+        addresses.push(address);
     }
-    Ok(ip)
+    Ok(addresses)
 }
 
-/// An origin's name becomes a label of metrics and a column of tables.
-fn origin_name(text: &str) -> Result<String, BadValue> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    if text.is_empty() || text.len() > ORIGIN_NAME_MAX || !text.bytes().all(plain) {
+fn public_address(text: &str) -> Result<PublicAddress, BadValue> {
+    let bad = |problem: &str| {
+        BadValue::new(
+            text,
+            problem,
+            "the IP address that clients send to, and behind a NAT that maps the port that port, \
+             such as 198.51.100.7, 198.51.100.7:18000 or [2001:db8::7]:18000",
+        )
+    };
+    let (ip, port) = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+        (Ok(ip), _) => (ip, None),
+        (_, Ok(SocketAddr::V6(address))) if address.scope_id() != 0 => {
+            return Err(bad("has a zone, which means nothing to a client"));
+        }
+        (_, Ok(address)) => (address.ip(), Some(address.port())),
+        (Err(_), Err(_)) => {
+            return Err(bad("is not an IP address (names are not looked up)"));
+        }
+    };
+    let ip = ip.to_canonical();
+    if ip.is_unspecified() {
+        return Err(bad("stands for every address, and no client can send to it"));
+    }
+    if ip.is_multicast() || ip == IpAddr::from([255; 4]) {
+        return Err(bad("is no address of a host"));
+    }
+    if port == Some(0) {
+        return Err(bad("has port 0, which nobody can send to"));
+    }
+    Ok(PublicAddress { ip, port })
+}
+
+/// The inverse of one part of [`public_addresses`].
+pub(super) fn show_public_address(address: &PublicAddress) -> String {
+    match address.port {
+        Some(port) => SocketAddr::new(address.ip, port).to_string(),
+        None => address.ip.to_string(),
+    }
+}
+
+/// Reads the name of a file, which need not be there.
+pub(super) fn file(text: &str) -> Result<PathBuf, BadValue> {
+    if text.is_empty() || text.chars().any(char::is_control) {
         return Err(BadValue::new(
             text,
-            "is not a name for an origin",
-            format!(
-                "at most {ORIGIN_NAME_MAX} letters, digits, dots, colons, hyphens and underscores"
-            ),
+            "is not the name of a file",
+            "a path such as /etc/ringway/tls.pem",
         ));
     }
-    Ok(text.to_owned())
-}
-
-/// The inverse of [`origin`].
-pub(super) fn show_origin(origin: &StaticOrigin) -> String {
-    let mut text = format!("name={},ip={}", origin.name, origin.ip);
-    for (key, port) in [("srt", origin.srt), ("rtc", origin.rtc), ("api", origin.api)] {
-        if let Some(port) = port {
-            text.push_str(&format!(",{key}={port}"));
-        }
-    }
-    text
+    Ok(text.into())
 }
 
 /// Reads `app/stream`, or `off` as nothing.
@@ -391,14 +379,10 @@ pub(super) const RATE_MAX: u32 = 100_000_000;
 /// RFC 1035, section 2.3.4: a name has at most 255 octets, 253 of them as text.
 const HOST_NAME_MAX: usize = 253;
 
-const ORIGIN_NAME_MAX: usize = 64;
-
 /// The longest stream ID of SRT (draft-sharabayko-srt, section 3.2.1.3).
 const STREAM_MAX: usize = 512;
 
 const SECRET_MAX: usize = 4_096;
-
-const ORIGIN_EXAMPLE: &str = "name=a,ip=10.0.0.5,srt=10080 (optional: name, srt, rtc, api)";
 
 #[cfg(test)]
 mod tests {
@@ -572,45 +556,58 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_needs_nothing_but_an_address() {
-        let read = origins("ip=2001:db8::5").unwrap();
-        let ip: IpAddr = "2001:db8::5".parse().unwrap();
-        assert_eq!(read, [StaticOrigin::at("2001:db8::5", ip)]);
-    }
-
-    #[test]
-    fn origins_are_read_and_shown() {
-        let text = "name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985";
-        let read = origins(&format!("{text}; name=b , ip = 10.0.0.6;")).unwrap();
-        assert_eq!(show_origin(&read[0]), text);
-        assert_eq!(show_origin(&read[1]), "name=b,ip=10.0.0.6");
-    }
-
-    #[test]
-    fn origins_that_are_none_are_refused_with_the_reason() {
-        for (text, problem) in [
-            ("", "names no origin"),
-            (";", "names no origin"),
-            ("10.0.0.5", "holds \"10.0.0.5\", which is not KEY=VALUE"),
-            ("name=a", "has no ip="),
-            ("ip=10.0.0.5,port=1", "holds the unknown key \"port\""),
-            ("ip=10.0.0.5,ip=10.0.0.6", "holds the key ip twice"),
-            ("ip=10.0.0.5,srt=1,srt=1", "holds the key srt twice"),
-            ("ip=origin.example", "is not an IP address (names are not looked up)"),
-            ("ip=0.0.0.0", "is no address of a host"),
-            ("ip=ff02::1", "is no address of a host"),
-            ("ip=255.255.255.255", "is no address of a host"),
-            ("ip=10.0.0.5,srt=0", "is out of bounds"),
-            ("ip=10.0.0.5,srt=65536", "is out of bounds"),
-            ("ip=10.0.0.5,name=", "is not a name for an origin"),
-            ("ip=10.0.0.5,name=a b", "is not a name for an origin"),
-            ("ip=10.0.0.5;ip=10.0.0.5,srt=1", "is a second origin named 10.0.0.5"),
-            (
-                "ip=10.0.0.5,path=/whip",
-                "holds the key path, which is about WebRTC, and this version relays SRT only",
-            ),
+    fn an_http_rate_without_a_burst_lets_ten_seconds_worth_come_at_once() {
+        for (text, per_second, burst) in [
+            ("100", 100, 1_000),
+            ("100, 1", 100, 1),
+            ("5,7", 5, 7),
+            ("100000000", RATE_MAX, RATE_MAX),
         ] {
-            assert_eq!(origins(text).unwrap_err().problem, problem, "{text}");
+            assert_eq!(http_rate(text), Ok(HttpRate { per_second, burst }), "{text}");
+        }
+        for text in ["", "0", "10,0", "10,", ",10", "1,2,3", "100/s", "100000001"] {
+            assert!(http_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_read_with_and_without_a_port() {
+        for (text, shown) in [
+            ("198.51.100.7", "198.51.100.7"),
+            ("198.51.100.7:18001", "198.51.100.7:18001"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]:18001", "[2001:db8::7]:18001"),
+            ("127.0.0.1, ::1", "127.0.0.1,::1"),
+            ("::ffff:198.51.100.7", "198.51.100.7"),
+        ] {
+            let addresses = public_addresses(text).unwrap();
+            let back: Vec<String> = addresses.iter().map(show_public_address).collect();
+            assert_eq!(back.join(","), shown);
+        }
+    }
+
+    #[test]
+    fn public_addresses_that_are_none_are_refused_with_the_reason() {
+        let is_none = "is not an IP address (names are not looked up)";
+        for (text, problem) in [
+            ("", is_none),
+            ("198.51.100.7,", is_none),
+            ("relay.example", is_none),
+            ("relay.example:18000", is_none),
+            ("198.51.100.7:", is_none),
+            ("[2001:db8::7]", is_none),
+            ("198.51.100.7:65536", is_none),
+            ("0.0.0.0", "stands for every address, and no client can send to it"),
+            ("[::]:18000", "stands for every address, and no client can send to it"),
+            ("::ffff:0.0.0.0", "stands for every address, and no client can send to it"),
+            ("224.0.0.1", "is no address of a host"),
+            ("ff02::1", "is no address of a host"),
+            ("255.255.255.255", "is no address of a host"),
+            ("198.51.100.7:0", "has port 0, which nobody can send to"),
+            ("[fe80::1%2]:18000", "has a zone, which means nothing to a client"),
+            ("::1,[::1]:2,::1", "is there a second time"),
+        ] {
+            assert_eq!(public_addresses(text).unwrap_err().problem, problem, "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
-//! HTTP connections: how many, how long, how large, and how errors look (RFC 9457).
+//! HTTP connections, with TLS and without: how many, how long, how large, and how errors look (RFC 9457).
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,14 +23,22 @@ use hyper_util::service::TowerToHyperService;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use super::connections::{Connections, Seat};
+use super::tls::Tls;
 use crate::telemetry::log::Throttle;
 
 /// Takes connections for ever.
-pub(super) async fn serve(listener: TcpListener, router: Router, connections: Arc<Connections>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    mut tls: Option<Tls>,
+    router: Router,
+    connections: Arc<Connections>,
+) {
     let mut throttle = Throttle::default();
     loop {
         match listener.accept().await {
@@ -37,7 +46,14 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Ar
                 let Some(seat) = connections.seat().await else {
                     return;
                 };
-                tokio::spawn(connection(stream, peer, router.clone(), seat));
+                let tls = tls.as_mut().map(|tls| tls.acceptor(Instant::now()));
+                let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
+                let Ok(local) = stream.local_addr() else {
+                    continue;
+                };
+                let ends =
+                    Ends { peer: Peer(canonical(peer)), local: Local(canonical(local)), scheme };
+                tokio::spawn(connection(stream, ends, tls, router.clone(), seat));
             }
             // The client has given up (ECONNABORTED), or no descriptor is left (EMFILE); the next
             // one may do better.
@@ -51,17 +67,49 @@ pub(super) async fn serve(listener: TcpListener, router: Router, connections: Ar
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, seat: Seat) {
+async fn connection(
+    stream: TcpStream,
+    ends: Ends,
+    tls: Option<TlsAcceptor>,
+    router: Router,
+    seat: Seat,
+) {
     // A peer that takes nothing must not keep its answer in our memory. Both options are a wish,
     // not a need.
     let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(REQUEST_TIMEOUT));
     let _ = stream.set_nodelay(true);
+    let served = async {
+        let Some(tls) = tls else {
+            return requests(stream, ends, router, &seat).await;
+        };
+        match timeout(REQUEST_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => requests(stream, ends, router, &seat).await,
+            Ok(Err(error)) => tracing::debug!(%ends, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%ends, "no TLS handshake within {REQUEST_TIMEOUT:?}"),
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = seat.dismissed() => {
+            tracing::debug!(%ends, "HTTP connection dismissed: others need its place");
+        }
+    }
+}
+
+/// One request after the other, until either side has had enough.
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    ends: Ends,
+    router: Router,
+    seat: &Seat,
+) {
     let inner = TowerToHyperService::new(router);
-    let peer = Peer(SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-    let seat = &seat;
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         seat.begin();
-        request.extensions_mut().insert(peer);
+        let extensions = request.extensions_mut();
+        extensions.insert(ends.peer);
+        extensions.insert(ends.local);
+        extensions.insert(ends.scheme);
         let response = bounded(inner.call(request));
         async move {
             let mut response = response.await;
@@ -79,15 +127,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, seat: S
         .max_header_size(HEADER_MAX)
         .max_buf_size(HEADER_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        served = served => {
-            if let Err(error) = served {
-                tracing::debug!(peer = %peer.0, %error, "HTTP connection ended early");
-            }
-        }
-        () = seat.dismissed() => {
-            tracing::debug!(peer = %peer.0, "HTTP connection dismissed: others need its place");
-        }
+    if let Err(error) = served.await {
+        tracing::debug!(%ends, %error, "HTTP connection ended early");
     }
 }
 
@@ -131,6 +172,46 @@ pub(super) async fn read_body(
         Err(_) => {
             let detail = format!("the body was not complete within {BODY_TIMEOUT:?}");
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+    }
+}
+
+/// Both ends of a connection, and what is spoken between them. Requests carry each as an extension.
+#[derive(Clone, Copy)]
+struct Ends {
+    peer: Peer,
+    local: Local,
+    scheme: Scheme,
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}://{}", self.peer.0, self.scheme.as_str(), self.local.0)
+    }
+}
+
+/// IPv4 is never mapped into IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Which of our addresses was asked. IPv4 is never mapped into IPv6.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local(pub(super) SocketAddr);
+
+/// How the connection came that a request was read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    /// As `X-Forwarded-Proto` has it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
         }
     }
 }

@@ -20,6 +20,7 @@ mod quit;
 pub mod registration;
 mod shards;
 mod state;
+pub mod tls;
 mod view;
 
 use std::future::pending;
@@ -41,6 +42,7 @@ use self::admin::Api;
 use self::ask::Ask;
 use self::connections::Connections;
 use self::state::State;
+use self::tls::Tls;
 use crate::config::Config;
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::OriginId;
@@ -59,6 +61,10 @@ pub struct Parts {
     pub system: Option<std::net::TcpListener>,
     /// `--http-listen`
     pub http: Option<std::net::TcpListener>,
+    /// What `http` is served with; `None`: plain.
+    pub tls: Option<Tls>,
+    /// `--webrtc-listen`, with the port that the kernel chose.
+    pub webrtc: Option<SocketAddr>,
     /// What the process asks for.
     pub requests: Mailbox<Request>,
     /// Told once, when the relay begins to quit.
@@ -154,10 +160,11 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let connections = Connections::new(http::CONNECTIONS_MAX);
     if let Some(listener) = parts.system {
         let listener = asynchronous(listener)?;
-        servers.spawn(http::serve(listener, api.system_router(), Arc::clone(&connections)));
+        servers.spawn(http::serve(listener, None, api.system_router(), Arc::clone(&connections)));
     }
     if let Some(listener) = parts.http {
-        servers.spawn(http::serve(asynchronous(listener)?, Api::http_router(), connections));
+        let listener = asynchronous(listener)?;
+        servers.spawn(http::serve(listener, parts.tls, Api::http_router(), connections));
     }
 
     let started = Instant::now();

@@ -83,6 +83,8 @@ impl Relay {
             events: from_shards,
             system: Some(system),
             http: Some(http),
+            tls: None,
+            webrtc: None,
             requests: from_process,
             quitting: crossbeam_channel::bounded(1).0,
             handle_signals: false,

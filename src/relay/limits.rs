@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::shard::Limits;
 
 /// Limits that were asked for and cannot be had.
@@ -55,9 +55,9 @@ pub(super) fn placement(config: &Config) -> Result<Vec<Option<usize>>, LimitsErr
 /// Raises the soft descriptor limit to the hard one and says how many sessions fit below it.
 pub(super) fn sessions_max(config: &Config, shards: usize) -> Result<u32, LimitsError> {
     let descriptors = raise_descriptor_limit();
-    let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_SHARD * shards as u64;
-    let connections = CONTROL_CONNECTIONS.min(descriptors / 8);
-    let possible = descriptors.saturating_sub(own + connections);
+    let reserve = Reserve::of(config, shards);
+    let possible =
+        descriptors.saturating_sub(reserve.own + reserve.connections.min(descriptors / 8));
     let possible = u32::try_from(possible).unwrap_or(u32::MAX);
     match config.sessions_max {
         None => Ok(possible.clamp(1, SESSIONS_DEFAULT)),
@@ -65,9 +65,31 @@ pub(super) fn sessions_max(config: &Config, shards: usize) -> Result<u32, Limits
         Some(asked) => Err(LimitsError::Descriptors {
             asked,
             descriptors,
-            needed: u64::from(asked) + own + CONTROL_CONNECTIONS,
+            needed: u64::from(asked) + reserve.own + reserve.connections,
             possible,
         }),
+    }
+}
+
+/// The descriptors that are not for sessions.
+#[derive(Debug, PartialEq, Eq)]
+struct Reserve {
+    /// From the start.
+    own: u64,
+    /// Of control, when all are there.
+    connections: u64,
+}
+
+impl Reserve {
+    fn of(config: &Config, shards: usize) -> Self {
+        let media = [config.srt_listen, config.webrtc_listen];
+        let listeners = media.iter().filter(|listen| **listen != Listen::Off).count() as u64;
+        // Each request for a WebRTC session is passed on, by a connection of its own to the origin.
+        let passes_on = config.webrtc_listen != Listen::Off && config.http_listen != Listen::Off;
+        Self {
+            own: OWN_DESCRIPTORS + (DESCRIPTORS_PER_SHARD + listeners) * shards as u64,
+            connections: CONTROL_CONNECTIONS * if passes_on { 2 } else { 1 },
+        }
     }
 }
 
@@ -105,9 +127,9 @@ fn raise_descriptor_limit() -> u64 {
 const SESSIONS_DEFAULT: u32 = 65_536;
 /// Standard streams, signal and timer descriptors, listeners of the control thread, files.
 const OWN_DESCRIPTORS: u64 = 64;
-/// Ring or epoll, listeners, eventfds.
-const DESCRIPTORS_PER_SHARD: u64 = 8;
-/// Connections that the control thread may hold.
+/// Ring or epoll, eventfds, and some to spare. Its listeners come on top.
+const DESCRIPTORS_PER_SHARD: u64 = 7;
+/// Connections that the control thread may be asked by.
 const CONTROL_CONNECTIONS: u64 = 1000;
 const DESCRIPTORS_UNLIMITED: u64 = 1 << 20;
 
@@ -135,6 +157,17 @@ mod tests {
         let config = Config { control_cpu: Some(4095), ..Config::default() };
         let error = placement(&config).unwrap_err().to_string();
         assert!(error.contains("--control-cpu"), "{error}");
+    }
+
+    #[test]
+    fn each_listener_takes_a_descriptor_of_each_shard_and_signalling_connections_of_its_own() {
+        let both = Config::default();
+        let srt = Config { webrtc_listen: Listen::Off, ..Config::default() };
+        let (of_both, of_srt) = (Reserve::of(&both, 4), Reserve::of(&srt, 4));
+        assert_eq!(of_both.own - of_srt.own, 4);
+        assert_eq!(of_both.connections, 2 * of_srt.connections);
+        let silent = Config { http_listen: Listen::Off, ..Config::default() };
+        assert_eq!(Reserve::of(&silent, 4).connections, of_srt.connections);
     }
 
     #[test]

@@ -8,3 +8,4 @@ mod refusals;
 mod registration;
 mod surroundings;
 mod threads;
+mod tls;

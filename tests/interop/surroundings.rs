@@ -47,6 +47,10 @@ fn a_bad_value_ends_the_start_with_code_2_and_names_flag_and_value() {
         (["--engine", "fast"], ["--engine", "fast"]),
         (["--srt-idle-timeout", "soon"], ["--srt-idle-timeout", "soon"]),
         (["--origin", "name=a"], ["--origin", "ip"]),
+        (["--origin", "ip=10.0.0.5,path=/{name}"], ["--origin", "{name}"]),
+        (["--public-address", "0.0.0.0"], ["--public-address", "0.0.0.0"]),
+        (["--webrtc-listen", "20080"], ["--webrtc-listen is 20080", "cannot share a UDP port"]),
+        (["--tls-cert", "cert.pem"], ["--tls-cert", "--tls-key"]),
         (["--sessions-max", "4000000000"], ["--sessions-max", "4000000000"]),
     ] {
         let mut command = ringway();
@@ -92,6 +96,8 @@ fn a_port_that_is_taken_ends_the_start_with_code_1_and_names_the_address() {
         "127.0.0.1:0",
         "--http-listen",
         "off",
+        "--webrtc-listen",
+        "off",
     ]);
     let mut second = Program::start(command);
     let (code, _) = second.wait();
@@ -108,6 +114,7 @@ fn the_go_proxys_variables_work_unmodified_and_what_has_no_effect_is_named() {
         ("PROXY_SYSTEM_API", "127.0.0.1:0"),
         ("PROXY_HTTP_API", "127.0.0.1:0"),
         ("PROXY_SRT_SERVER", "127.0.0.1:0"),
+        ("PROXY_WEBRTC_SERVER", "127.0.0.1:0"),
         ("PROXY_RTMP_SERVER", "11935"),
         ("PROXY_STATIC_FILES", "../trunk/research"),
         ("PROXY_LOAD_BALANCER_TYPE", "memory"),

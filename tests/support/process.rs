@@ -166,7 +166,13 @@ impl Ringway {
     }
 
     fn launch(mut command: Command, arguments: &[&str]) -> Self {
-        command.args(["--http-listen", "off", "--system-listen", "127.0.0.1:0"]).args(arguments);
+        // Variables, so that `arguments` may say otherwise.
+        command.envs([
+            ("PROXY_WEBRTC_SERVER", "off"),
+            ("PROXY_HTTP_API", "off"),
+            ("PROXY_SYSTEM_API", "127.0.0.1:0"),
+        ]);
+        command.args(arguments);
         let mut program = Program::start(command);
         let srt = address_after(&program.wait_for("SRT on "), "SRT on ");
         let system = address_after(&program.wait_for("system API on "), "system API on ");

@@ -122,6 +122,7 @@ fn config(engine: EngineChoice, origin: SocketAddr, cpu: usize) -> Config {
     let others = measure::allowed_cpus().into_iter().find(|other| *other != cpu);
     Config {
         srt_listen: Listen::At(ANY),
+        webrtc_listen: Listen::Off,
         http_listen: Listen::At(ANY),
         system_listen: Listen::At(ANY),
         origins: vec![StaticOrigin {
