@@ -132,6 +132,10 @@ async fn requests(
     }
 }
 
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 async fn bounded(response: impl Future<Output = Result<Response, Infallible>>) -> Response {
     let mut response = match timeout(REQUEST_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
@@ -190,15 +194,6 @@ impl fmt::Display for Ends {
     }
 }
 
-/// IPv4 is never mapped into IPv6.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// Which of our addresses was asked. IPv4 is never mapped into IPv6.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Local(pub(super) SocketAddr);
-
 /// How the connection came that a request was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
@@ -225,6 +220,22 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let unknown = || Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the peer is unknown");
+        parts.extensions.get().copied().ok_or_else(unknown)
+    }
+}
+
+/// Where the connection was accepted. IPv4 is never mapped into IPv6.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local(pub(super) SocketAddr);
+
+impl<S: Sync> FromRequestParts<S> for Local {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let unknown = || {
+            let detail = "the relay does not know where it was reached";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        };
         parts.extensions.get().copied().ok_or_else(unknown)
     }
 }
