@@ -373,7 +373,7 @@ fn half_a_pair(resolved: &Resolved) -> Result<(), ConfigError> {
         (true, _) => ("tls-key", "tls-cert"),
     };
     Err(ConfigError::Contradiction(format!(
-        "{} is set and --{missing} is not; TLS takes both: set --{missing}, or leave out --{set}",
+        "{0} is set and --{missing} is not; TLS takes both: set --{missing}, or leave out {0}",
         resolved.named(set),
     )))
 }
@@ -771,7 +771,7 @@ mod tests {
         assert_eq!(
             alone,
             "RINGWAY_TLS_CERT is set and --tls-key is not; TLS takes both: set --tls-key, or \
-             leave out --tls-cert"
+             leave out RINGWAY_TLS_CERT"
         );
         let alone = from_flags(&[("tls-key", &["a.pem"])]).unwrap_err().to_string();
         assert!(alone.starts_with("--tls-key is set and --tls-cert is not"), "{alone}");

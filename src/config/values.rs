@@ -274,8 +274,8 @@ fn public_address(text: &str) -> Result<PublicAddress, BadValue> {
         BadValue::new(
             text,
             problem,
-            "the IP address that clients send to, and behind a NAT that maps the port that port, \
-             such as 198.51.100.7, 198.51.100.7:18000 or [2001:db8::7]:18000",
+            "an IP address that clients send to such as 198.51.100.7, or with the port that a NAT \
+             maps to ours such as 198.51.100.7:18000 or [2001:db8::7]:18000",
         )
     };
     let (ip, port) = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {

@@ -1,7 +1,7 @@
 //! The process among its surroundings: kernels and containers that refuse things, configurations that cannot be had.
 
 use crate::support::caller::{Caller, Origin};
-use crate::support::process::{Program, Ringway, ringway};
+use crate::support::process::{Program, Ringway, address_after, ringway};
 use crate::support::seccomp;
 
 #[test]
@@ -64,6 +64,49 @@ fn a_bad_value_ends_the_start_with_code_2_and_names_flag_and_value() {
 }
 
 #[test]
+fn a_relay_may_listen_for_webrtc_alone_and_says_what_clients_are_told() {
+    let mut command = ringway();
+    command.args(["--srt-listen", "off", "--webrtc-listen", "127.0.0.1:0"]);
+    command.args(["--system-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    command.args(["--public-address", "198.51.100.7,[2001:db8::7]:443"]);
+    let mut program = Program::start(command);
+    let line = program.wait_for("WebRTC on ");
+    let webrtc = address_after(&line, "WebRTC on ");
+    let told = format!("clients are told 198.51.100.7:{}, [2001:db8::7]:443", webrtc.port());
+    assert!(line.ends_with(&told), "{line}");
+    assert!(program.said().contains("SRT on off"));
+}
+
+#[test]
+fn candidates_that_only_this_host_can_reach_are_said_at_start() {
+    for (public, is_said) in [("127.0.0.1", true), ("198.51.100.7", false)] {
+        let mut relay = Ringway::start(&[
+            "--webrtc-listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--public-address",
+            public,
+        ]);
+        let said = relay.program.said();
+        assert_eq!(said.contains("set --public-address"), is_said, "{said}");
+    }
+}
+
+#[test]
+fn the_listeners_of_both_protocols_can_be_steered_by_cpu() {
+    let origin = Origin::start();
+    let flag = origin.flag("a");
+    let mut relay =
+        Ringway::start(&["--steer", "cpu", "--webrtc-listen", "127.0.0.1:0", "--origin", &flag]);
+    let said = relay.program.said();
+    let line = said.lines().find(|line| line.contains("WebRTC on ")).unwrap();
+    assert_ne!(address_after(line, "WebRTC on "), relay.srt);
+    let _caller = Caller::connect(relay.srt, 7, "#!::r=live/cam,m=publish");
+    relay.wait_for_sessions(1);
+}
+
+#[test]
 fn shards_and_control_run_on_the_cpus_that_they_are_given() {
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
@@ -123,7 +166,7 @@ fn the_go_proxys_variables_work_unmodified_and_what_has_no_effect_is_named() {
         ("PROXY_DEFAULT_BACKEND_SRT", &origin.address.port().to_string()),
     ]);
     let mut program = Program::start(command);
-    let srt = crate::support::process::address_after(&program.wait_for("SRT on "), "SRT on ");
+    let srt = address_after(&program.wait_for("SRT on "), "SRT on ");
     let _caller = Caller::connect(srt, 7, "#!::r=live/cam,m=publish");
     let line = program.wait_for("session started");
     assert!(line.contains("default"), "{line}");
