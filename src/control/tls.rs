@@ -254,8 +254,13 @@ mod tests {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{ServerName, UnixTime};
     use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
     use tokio_rustls::TlsConnector;
 
+    use super::super::connections::Connections;
+    use super::super::http;
     use super::*;
 
     /// A folder of this test, gone with it.
@@ -409,6 +414,20 @@ mod tests {
         assert_eq!(served(&mut tls, now + LOOK_INTERVAL).await, *old.cert.der());
         fs::remove_file(folder.files().cert).unwrap();
         assert_eq!(served(&mut tls, now + 2 * LOOK_INTERVAL).await, *old.cert.der());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_begins_no_handshake_gives_way_to_the_next() {
+        let folder = Folder::new("silent");
+        folder.put(&pair());
+        let tls = Tls::open(folder.files(), Instant::now()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(http::serve(listener, Some(tls), axum::Router::new(), Connections::new(1)));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        let _next = TcpStream::connect(address).await.unwrap();
+        let end = timeout(http::REQUEST_TIMEOUT / 2, silent.read(&mut [0; 8])).await;
+        assert_eq!(end.expect("it is dismissed before its own time is over").unwrap(), 0);
     }
 
     #[test]
