@@ -4,6 +4,8 @@
 //! the shard's to say.
 
 pub mod budget;
+pub mod end;
+pub mod expected;
 pub mod expiry;
 pub mod handshake;
 #[allow(clippy::module_inception, reason = "the type it holds is the module's subject")]
@@ -15,11 +17,13 @@ pub mod webrtc;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub use end::EndReason;
+pub use expected::{Expected, NotExpected};
 pub use handshake::CallerHandshake;
 pub use session::{Flow, Session, State, Traffic};
 pub use sight::Sight;
 pub use table::SessionTable;
-pub use webrtc::Handover;
+pub use webrtc::{Handover, Pair, Signalled, WebRtcSession};
 
 /// Names a session of one shard: a slot, and which of the slot's tenants is meant.
 ///

@@ -7,20 +7,23 @@ use hashbrown::HashMap;
 use slab::Slab;
 
 use super::budget::Prefix;
-use super::{Session, SessionKey};
+use super::{Protocol, Session, SessionKey, Traffic, WebRtcSession};
 use crate::protocol::srt::SocketId;
 
-/// The sessions of one shard.
+/// The sessions of one shard, of both protocols: a key means a slot, whoever lives there.
 ///
-/// Invariant: an index never refers to a free slot. Peers choose every key, so the hashers are seeded.
+/// Invariant: an index never refers to a free slot, nor to one of the other protocol. Peers choose every key, so the
+/// hashers are seeded.
 pub struct SessionTable {
-    sessions: Slab<Tenant>,
+    tenants: Slab<Tenant>,
     generation: u32,
     /// A caller is its address and its own socket ID, from its conclusion on.
     by_caller: HashMap<FlowKey, u32, SeedableRandomState>,
     /// What established clients write: their address and the origin's socket ID. The address is part of the key, for
     /// two origins may choose the same ID, and a guessed ID alone opens nothing.
     by_socket_id: HashMap<FlowKey, u32, SeedableRandomState>,
+    /// Where WebRTC clients have proven to be. Up to [`Paths::MAX`](super::webrtc::Paths::MAX) per session.
+    by_address: HashMap<AddressKey, u32, SeedableRandomState>,
     /// Handshakes under way per client.
     undecided_by_client: HashMap<Prefix, u32, SeedableRandomState>,
     /// Above it, new sessions are refused and live ones are kept.
@@ -29,19 +32,36 @@ pub struct SessionTable {
 
 struct Tenant {
     generation: u32,
-    session: Session,
+    body: Body,
+}
+
+enum Body {
+    Srt(Session),
+    WebRtc(WebRtcSession),
+}
+
+/// Whoever lives in a slot.
+#[derive(Clone, Copy, Debug)]
+pub enum InSlot<'a> {
+    /// A session of SRT.
+    Srt(&'a Session),
+    /// A session of WebRTC.
+    WebRtc(&'a WebRtcSession),
 }
 
 impl SessionTable {
-    /// An empty table that never holds more than `sessions_max`, with its indices reserved now. Bodies come in as
-    /// sessions do.
-    pub fn new(sessions_max: u32, hasher: &SeedableRandomState) -> Self {
+    /// An empty table that never holds more than `sessions_max`, with the indices of the protocols that are spoken
+    /// reserved now. Bodies come in as sessions do.
+    pub fn new(sessions_max: u32, protocols: &[Protocol], hasher: &SeedableRandomState) -> Self {
         let sessions_max = sessions_max as usize;
+        let room = |protocol| if protocols.contains(&protocol) { sessions_max } else { 0 };
+        let (srt, webrtc) = (room(Protocol::Srt), room(Protocol::WebRtc));
         Self {
-            sessions: Slab::new(),
+            tenants: Slab::new(),
             generation: 0,
-            by_caller: HashMap::with_capacity_and_hasher(sessions_max, hasher.clone()),
-            by_socket_id: HashMap::with_capacity_and_hasher(sessions_max, hasher.clone()),
+            by_caller: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
+            by_socket_id: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
+            by_address: HashMap::with_capacity_and_hasher(webrtc, hasher.clone()),
             undecided_by_client: HashMap::with_hasher(hasher.clone()),
             sessions_max,
         }
@@ -49,48 +69,102 @@ impl SessionTable {
 
     /// Whether no session can be added.
     pub fn is_full(&self) -> bool {
-        self.sessions.len() >= self.sessions_max
+        self.tenants.len() >= self.sessions_max
     }
 
-    /// Sessions, whatever their state.
+    /// Sessions, whatever their protocol and state.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.tenants.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.tenants.is_empty()
     }
 
     /// Above every slot in use so far, though perhaps not by one.
     pub fn slots(&self) -> u32 {
-        self.sessions.capacity() as u32
+        self.tenants.capacity() as u32
     }
 
-    /// Puts a session in, findable by its caller. The caller must not have one already.
+    /// Puts an SRT session in, findable by its caller. The caller must not have one already.
     pub fn insert(&mut self, session: Session) -> SessionKey {
-        self.generation = (self.generation + 1) & GENERATION_MASK;
         let caller = FlowKey::new(session.client.address, session.client_socket);
         let client = Prefix::of_client(session.client.address.ip());
-        let slot = self.sessions.insert(Tenant { generation: self.generation, session }) as u32;
-        let replaced = self.by_caller.insert(caller, slot);
-        debug_assert!(replaced.is_none(), "the caller of slot {slot} has a session already");
+        let key = self.move_in(Body::Srt(session));
+        let replaced = self.by_caller.insert(caller, key.slot);
+        debug_assert!(replaced.is_none(), "the caller of {key} has a session already");
         *self.undecided_by_client.entry(client).or_insert(0) += 1;
-        SessionKey { slot, generation: self.generation }
+        key
     }
 
-    /// The session, if the key has not outlived it.
-    pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        match self.sessions.get_mut(key.slot as usize) {
-            Some(tenant) if tenant.generation == key.generation => Some(&mut tenant.session),
+    /// Puts a WebRTC session in. It is found by the addresses that [`Self::claim_address`] gives it.
+    pub fn insert_webrtc(&mut self, session: WebRtcSession) -> SessionKey {
+        self.move_in(Body::WebRtc(session))
+    }
+
+    fn move_in(&mut self, body: Body) -> SessionKey {
+        self.generation = (self.generation + 1) & GENERATION_MASK;
+        let generation = self.generation;
+        let slot = self.tenants.insert(Tenant { generation, body }) as u32;
+        SessionKey { slot, generation }
+    }
+
+    /// What the session speaks, if the key has not outlived it.
+    pub fn protocol(&self, key: SessionKey) -> Option<Protocol> {
+        match self.tenants.get(key.slot as usize) {
+            Some(Tenant { generation, body }) if *generation == key.generation => match body {
+                Body::Srt(_) => Some(Protocol::Srt),
+                Body::WebRtc(_) => Some(Protocol::WebRtc),
+            },
+            Some(_) | None => None,
+        }
+    }
+
+    /// The SRT session, if the key has not outlived it.
+    pub fn srt_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        match self.tenants.get_mut(key.slot as usize) {
+            Some(Tenant { generation, body: Body::Srt(session) })
+                if *generation == key.generation =>
+            {
+                Some(session)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// The WebRTC session, if the key has not outlived it.
+    pub fn webrtc_mut(&mut self, key: SessionKey) -> Option<&mut WebRtcSession> {
+        match self.tenants.get_mut(key.slot as usize) {
+            Some(Tenant { generation, body: Body::WebRtc(session) })
+                if *generation == key.generation =>
+            {
+                Some(session)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// What a session has carried, if the key has not outlived it.
+    pub fn traffic_mut(&mut self, key: SessionKey) -> Option<(Protocol, &mut Traffic)> {
+        match self.tenants.get_mut(key.slot as usize) {
+            Some(Tenant { generation, body }) if *generation == key.generation => match body {
+                Body::Srt(session) => Some((Protocol::Srt, &mut session.traffic)),
+                Body::WebRtc(session) => Some((Protocol::WebRtc, &mut session.traffic)),
+            },
             Some(_) | None => None,
         }
     }
 
     /// Whoever lives in `slot`.
-    pub fn in_slot(&self, slot: u32) -> Option<(SessionKey, &Session)> {
-        let tenant = self.sessions.get(slot as usize)?;
-        Some((SessionKey { slot, generation: tenant.generation }, &tenant.session))
+    pub fn in_slot(&self, slot: u32) -> Option<(SessionKey, InSlot<'_>)> {
+        let tenant = self.tenants.get(slot as usize)?;
+        let key = SessionKey { slot, generation: tenant.generation };
+        let session = match &tenant.body {
+            Body::Srt(session) => InSlot::Srt(session),
+            Body::WebRtc(session) => InSlot::WebRtc(session),
+        };
+        Some((key, session))
     }
 
     /// The session of a caller's handshake.
@@ -105,8 +179,50 @@ impl SessionTable {
         destination: SocketId,
     ) -> Option<(SessionKey, &mut Session)> {
         let slot = *self.by_socket_id.get(&FlowKey::new(client, destination))?;
-        let tenant = self.sessions.get_mut(slot as usize)?;
-        Some((SessionKey { slot, generation: tenant.generation }, &mut tenant.session))
+        match self.tenants.get_mut(slot as usize)? {
+            Tenant { generation, body: Body::Srt(session) } => {
+                Some((SessionKey { slot, generation: *generation }, session))
+            }
+            Tenant { body: Body::WebRtc(_), .. } => None,
+        }
+    }
+
+    /// The session whose client has proven to be at `address`.
+    #[inline]
+    pub fn by_address(&mut self, address: AddressKey) -> Option<(SessionKey, &mut WebRtcSession)> {
+        let slot = *self.by_address.get(&address)?;
+        match self.tenants.get_mut(slot as usize)? {
+            Tenant { generation, body: Body::WebRtc(session) } => {
+                Some((SessionKey { slot, generation: *generation }, session))
+            }
+            Tenant { body: Body::Srt(_), .. } => None,
+        }
+    }
+
+    /// Makes a WebRTC session the one that is found by `address`, and takes the address from whoever had it.
+    pub fn claim_address(&mut self, key: SessionKey, address: AddressKey) {
+        if self.webrtc_mut(key).is_none() {
+            return;
+        }
+        if let Some(slot) = self.by_address.insert(address, key.slot)
+            && slot != key.slot
+            && let Some(Tenant { body: Body::WebRtc(loser), .. }) =
+                self.tenants.get_mut(slot as usize)
+        {
+            loser.paths.remove(address);
+        }
+    }
+
+    /// Whether a session is found by `address`.
+    pub fn is_claimed(&self, address: AddressKey) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
+    /// Makes a session no longer found by `address`, which may be another's by now.
+    pub fn release_address(&mut self, key: SessionKey, address: AddressKey) {
+        if self.by_address.get(&address) == Some(&key.slot) {
+            self.by_address.remove(&address);
+        }
     }
 
     /// Makes a session findable by the origin's socket ID.
@@ -118,24 +234,26 @@ impl SessionTable {
         key: SessionKey,
         socket: SocketId,
     ) -> Result<(), SocketIdTaken> {
-        let Some(session) = self.get_mut(key) else {
+        let Some(session) = self.srt_mut(key) else {
             return Ok(());
         };
         let flow = FlowKey::new(session.client.address, socket);
         if self.by_socket_id.contains_key(&flow) {
             return Err(SocketIdTaken);
         }
-        if let Some(session) = self.get_mut(key) {
+        if let Some(session) = self.srt_mut(key) {
             session.origin_socket = Some(socket);
             self.by_socket_id.insert(flow, key.slot);
         }
         Ok(())
     }
 
-    /// Takes a session out, and every way to find it.
+    /// Takes an SRT session out, and every way to find it.
     pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
-        self.get_mut(key)?;
-        let session = self.sessions.remove(key.slot as usize).session;
+        self.srt_mut(key)?;
+        let Body::Srt(session) = self.tenants.remove(key.slot as usize).body else {
+            unreachable!("`srt_mut` has just found an SRT session under this key");
+        };
         let address = session.client.address;
         self.by_caller.remove(&FlowKey::new(address, session.client_socket));
         if let Some(socket) = session.origin_socket {
@@ -143,6 +261,21 @@ impl SessionTable {
         }
         if session.state.is_undecided() {
             self.decided(address.ip());
+        }
+        Some(session)
+    }
+
+    /// Takes a WebRTC session out, and every way to find it.
+    pub fn remove_webrtc(&mut self, key: SessionKey) -> Option<WebRtcSession> {
+        self.webrtc_mut(key)?;
+        let Body::WebRtc(session) = self.tenants.remove(key.slot as usize).body else {
+            unreachable!("`webrtc_mut` has just found a WebRTC session under this key");
+        };
+        for path in session.paths.iter() {
+            // A path is kept that is another session's here; see `Paths`.
+            if self.by_address.get(&path.address) == Some(&key.slot) {
+                self.by_address.remove(&path.address);
+            }
         }
         Some(session)
     }
@@ -184,12 +317,29 @@ struct FlowKey {
 
 impl FlowKey {
     fn new(address: SocketAddr, socket: SocketId) -> Self {
+        let AddressKey { ip, place } = AddressKey::of(address);
+        Self { ip, rest: place | u64::from(socket.0) }
+    }
+}
+
+/// An address in two words, which hash in a few nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressKey {
+    /// IPv4 as IPv4-mapped: the engine presents one form only, so nothing can collide.
+    ip: u128,
+    /// Scope (low 16 bits, link-local peers only) and port, above 32 zeros.
+    place: u64,
+}
+
+impl AddressKey {
+    /// Of a client's address.
+    #[inline]
+    pub fn of(address: SocketAddr) -> Self {
         let (ip, scope) = match address {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().to_bits(), 0),
             SocketAddr::V6(v6) => (v6.ip().to_bits(), v6.scope_id() as u16),
         };
-        let rest = u64::from(scope) << 48 | u64::from(address.port()) << 32 | u64::from(socket.0);
-        Self { ip, rest }
+        Self { ip, place: u64::from(scope) << 48 | u64::from(address.port()) << 32 }
     }
 }
 

@@ -1,10 +1,322 @@
 //! One WebRTC client with one origin: its proven addresses, its outstanding checks, and when it is over.
 
-use std::time::Instant;
+pub mod candidates;
+pub mod outstanding;
+pub mod paths;
+pub mod replay;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::quality::SeedableRandomState;
+
+pub use candidates::Candidates;
+pub use outstanding::Outstanding;
+pub use paths::{Path, Paths};
+pub use replay::{Replay, Seen};
+
+use super::session::SUSPICION;
+use super::{EndReason, ListenerIndex, OriginId, Peer, Role, RtcId, Traffic};
+use crate::protocol::stream_url::StreamKey;
+use crate::protocol::stun::{IntegrityKey, TransactionId};
+
+/// A session that this shard owns. What every datagram touches comes first.
+#[derive(Debug)]
+pub struct WebRtcSession {
+    /// Where the client is.
+    pub paths: Paths,
+    /// The last datagram of the client, from any proven address.
+    pub heard_client: Instant,
+    /// The last DTLS, RTP or RTCP of the client.
+    pub heard_client_media: Option<Instant>,
+    /// The last datagram of the origin.
+    pub heard_origin: Instant,
+    /// Totals, those of earlier owners included.
+    pub traffic: Traffic,
+    /// Streams seen in the clear.
+    pub ssrcs: Ssrcs,
+    /// Whether RTP or RTCP has passed.
+    pub has_media: bool,
+    /// Whether the engine has a port for it. Nothing passes before.
+    pub has_port: bool,
+    /// Somebody has said that it is over.
+    pub closing: Option<Closing>,
+    /// An ICMP message says that the origin's port is closed, and the origin has not been heard since.
+    pub suspected: Option<Instant>,
+    /// When it was expected first, on whatever shard.
+    pub created: Instant,
+    /// What signalling knows of it.
+    pub signalled: Arc<Signalled>,
+    /// What has been seen of the client's requests.
+    pub replay: Replay,
+    /// Who waits for an answer of the origin.
+    pub outstanding: Outstanding,
+    /// Pairs older than this one retire, from then on.
+    pub retirement: Option<(Arc<Pair>, Instant)>,
+    /// The newest request that came while the port was being opened.
+    pub kept: Option<Box<KeptRequest>>,
+}
+
+/// Somebody has said that the session is over, and last words may still pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Who.
+    pub by: ClosedBy,
+    /// When.
+    pub since: Instant,
+    /// When it is over.
+    pub at: Instant,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// Who ends a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// A DTLS alert of one side. It may be a warning or a forgery: media that goes on takes it back.
+    Alert(Side),
+    /// Control. Nothing takes that back.
+    Control,
+}
+
+/// One end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The origin.
+    Origin,
+}
+
+/// A proven request that waits for its session's port, or for control to say whose session it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptRequest {
+    /// As it came.
+    pub bytes: Box<[u8]>,
+    /// Where it came in.
+    pub listener: ListenerIndex,
+    /// From whom.
+    pub client: Peer,
+    /// Its transaction.
+    pub transaction: TransactionId,
+    /// Whether it carried USE-CANDIDATE.
+    pub nominated: bool,
+    /// The transaction of the request that was kept before this one, so that it cannot be repeated either.
+    pub before: Option<TransactionId>,
+}
+
+impl KeptRequest {
+    /// Bytes of the longest that is kept: what fits one Ethernet frame.
+    pub const MAX: usize = 1500;
+}
+
+impl WebRtcSession {
+    /// A session whose port is about to be opened.
+    pub fn new(
+        signalled: Arc<Signalled>,
+        created: Instant,
+        hasher: SeedableRandomState,
+        now: Instant,
+    ) -> Self {
+        Self {
+            paths: Paths::default(),
+            heard_client: now,
+            heard_client_media: None,
+            heard_origin: now,
+            traffic: Traffic::default(),
+            ssrcs: Ssrcs::default(),
+            has_media: false,
+            has_port: false,
+            closing: None,
+            suspected: None,
+            created,
+            signalled,
+            replay: Replay::new(hasher),
+            outstanding: Outstanding::default(),
+            retirement: None,
+            kept: None,
+        }
+    }
+
+    /// The same session on its next shard.
+    pub fn resume(signalled: Arc<Signalled>, handover: Handover, now: Instant) -> Self {
+        let Handover { created, paths, replay, traffic, ssrcs, .. } = handover;
+        Self {
+            paths,
+            heard_client: now,
+            heard_client_media: handover.heard_client_media,
+            heard_origin: now,
+            traffic,
+            ssrcs,
+            has_media: handover.has_media,
+            has_port: false,
+            closing: None,
+            suspected: None,
+            created,
+            signalled,
+            replay,
+            outstanding: Outstanding::default(),
+            retirement: handover.retirement,
+            kept: None,
+        }
+    }
+
+    /// What the next shard needs. The outstanding requests are not among it: the origin answers them to a port that is
+    /// closed now.
+    pub fn hand_over(self) -> Handover {
+        Handover {
+            created: self.created,
+            paths: self.paths,
+            replay: self.replay,
+            traffic: self.traffic,
+            ssrcs: self.ssrcs,
+            has_media: self.has_media,
+            heard_client_media: self.heard_client_media,
+            retirement: self.retirement,
+        }
+    }
+
+    /// How far it has come, as the API shows it.
+    pub fn label(&self) -> &'static str {
+        match (self.closing, self.has_port, self.has_media) {
+            (Some(_), _, _) => "closing",
+            (None, false, _) => "validating",
+            (None, true, false) => "connecting",
+            (None, true, true) => "established",
+        }
+    }
+
+    /// The address that media goes to, or the one that waits for the port.
+    pub fn client(&self) -> Option<&Peer> {
+        let waiting = self.kept.as_deref().map(|kept| &kept.client);
+        self.paths.selected().map(|path| &path.client).or(waiting)
+    }
+
+    /// Whether the client has sent media so lately that it is at home where it is.
+    pub fn is_in_use(&self, now: Instant) -> bool {
+        self.heard_client_media
+            .is_some_and(|heard| now.saturating_duration_since(heard) < paths::SILENCE)
+    }
+
+    /// One side has sent a DTLS alert, encrypted or not. Returns whether the session is closing now and was not before.
+    pub fn alerted(&mut self, side: Side, now: Instant) -> bool {
+        let is_news = self.closing.is_none();
+        if is_news {
+            let by = ClosedBy::Alert(side);
+            let (at, reason) = (now + ALERT_LINGER, EndReason::DtlsClosed);
+            self.closing = Some(Closing { by, since: now, at, reason });
+        }
+        is_news
+    }
+
+    /// Media (DTLS that is no alert, RTP, RTCP) has come from `side` while the session was closing. An alert is taken
+    /// back by media that its own sender goes on sending, beyond what the network may have put behind the alert, and by
+    /// media that the other side still sends when the alert must have reached it.
+    pub fn not_yet(&mut self, side: Side, now: Instant) {
+        if let Some(Closing { by: ClosedBy::Alert(alerted), since, .. }) = self.closing {
+            let patience = if side == alerted { REORDERING } else { ALERT_UNDERWAY };
+            if now.saturating_duration_since(since) >= patience {
+                self.closing = None;
+            }
+        }
+    }
+
+    /// When something is due, given nothing happens before.
+    pub fn deadline(&self, idle_timeout: Duration) -> Instant {
+        let idle = self.heard_client.min(self.heard_origin) + idle_timeout;
+        let doubt = self.suspected.map(|since| since.max(self.heard_origin) + SUSPICION);
+        let retirement = self.retirement.as_ref().map(|(_, at)| *at);
+        let over = self.closing.map(|closing| closing.at);
+        let expiry = self.paths.next_expiry();
+        [doubt, retirement, over, expiry].into_iter().flatten().fold(idle, Instant::min)
+    }
+}
 
 /// What the owner of a session hands to the shard that owns it next.
 #[derive(Debug)]
 pub struct Handover {
     /// When the session was expected first.
     pub created: Instant,
+    /// What it has carried.
+    pub traffic: Traffic,
+    paths: Paths,
+    replay: Replay,
+    ssrcs: Ssrcs,
+    has_media: bool,
+    heard_client_media: Option<Instant>,
+    retirement: Option<(Arc<Pair>, Instant)>,
 }
+
+impl Handover {
+    /// The addresses that the client has proven so far, the selected one first.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.paths.iter().map(|path| path.client.address)
+    }
+}
+
+/// The first few streams that were seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ssrcs {
+    seen: [u32; Self::MAX],
+    count: u8,
+}
+
+impl Ssrcs {
+    /// Streams shown; a session with more of them shows the first.
+    pub const MAX: usize = 8;
+
+    /// A packet of this stream has passed.
+    #[inline]
+    pub fn note(&mut self, ssrc: u32) {
+        if self.as_slice().contains(&ssrc) {
+            return;
+        }
+        if let Some(free) = self.seen.get_mut(usize::from(self.count)) {
+            *free = ssrc;
+            self.count += 1;
+        }
+    }
+
+    /// In the order they were first seen.
+    #[inline]
+    pub fn as_slice(&self) -> &[u32] {
+        self.seen.get(..usize::from(self.count)).unwrap_or(&[])
+    }
+}
+
+/// A WebRTC session as signalling made it. Never changed, so that all shards can share one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Signalled {
+    /// Its number.
+    pub id: RtcId,
+    /// Who answered the offer.
+    pub origin: OriginId,
+    /// Where its media goes.
+    pub address: SocketAddr,
+    /// The canonical key.
+    pub stream: StreamKey,
+    /// Publisher or player.
+    pub role: Role,
+}
+
+/// By what binding requests of a client are known (RFC 8445 section 7.2.2). Holds the key, not the password.
+#[derive(Debug)]
+pub struct Pair {
+    /// USERNAME of the client's requests: `origin's:client's`.
+    pub username: Box<str>,
+    /// Made of the origin's password, under which the client's requests and their responses stand.
+    pub key: IntegrityKey,
+}
+
+/// How long last words pass after a DTLS alert.
+pub const ALERT_LINGER: Duration = Duration::from_secs(3);
+
+/// How long datagrams that were sent before an alert may come after it.
+const REORDERING: Duration = Duration::from_millis(200);
+
+/// How long an alert may take to the other side, and what that one sent meanwhile back here.
+const ALERT_UNDERWAY: Duration = Duration::from_secs(1);
+
+/// How long the pairs before an ICE restart outlive the first request with the new one.
+pub const RETIREMENT: Duration = Duration::from_secs(30);

@@ -109,13 +109,13 @@ impl Shard {
     /// has forgotten the old. So is the same number once the answer is forgotten: there are devices that begin with one
     /// number every time.
     fn is_repeat(&mut self, known: SessionKey, request: &Handshake) -> bool {
-        self.table.get_mut(known).is_some_and(|session| {
+        self.table.srt_mut(known).is_some_and(|session| {
             session.initial_sequence == request.initial_sequence && session.handshake.is_some()
         })
     }
 
     fn repeated_conclusion(&mut self, now: Instant, key: SessionKey) -> Verdict {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return Verdict::Drop(DropReason::RepeatedConclusion);
         };
         let is_closing = session.state == State::Closing;
@@ -234,6 +234,6 @@ impl Shard {
     }
 
     fn is_pending(&mut self, key: SessionKey) -> bool {
-        self.table.get_mut(key).is_some_and(|session| session.state.is_pending())
+        self.table.srt_mut(key).is_some_and(|session| session.state.is_pending())
     }
 }

@@ -8,9 +8,10 @@ use super::counters::Counters;
 use crate::protocol::srt::Rejection;
 use crate::protocol::srt::handshake::GroupId;
 use crate::protocol::stream_url::StreamKey;
-use crate::protocol::stun::{IntegrityKey, TransactionId};
+use crate::protocol::stun::TransactionId;
 pub use crate::session::{
-    Flow, Handover, OriginId, Protocol, Role, RtcId, SessionKey, State, Traffic,
+    EndReason, Flow, Handover, NotExpected, OriginId, Pair, Protocol, Role, RtcId, SessionKey,
+    Signalled, State, Traffic,
 };
 
 /// From control to one shard.
@@ -196,43 +197,6 @@ pub enum Event {
     Failed,
 }
 
-/// A WebRTC session as signalling made it. Never changed, so that all shards can share one.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Signalled {
-    /// Its number.
-    pub id: RtcId,
-    /// Who answered the offer.
-    pub origin: OriginId,
-    /// Where its media goes.
-    pub address: SocketAddr,
-    /// The canonical key.
-    pub stream: StreamKey,
-    /// Publisher or player.
-    pub role: Role,
-}
-
-/// By what binding requests of a client are known (RFC 8445 section 7.2.2). Holds the key, not the password.
-#[derive(Debug)]
-pub struct Pair {
-    /// USERNAME of the client's requests: `origin's:client's`.
-    pub username: Box<str>,
-    /// Made of the origin's password, under which the client's requests and their responses stand.
-    pub key: IntegrityKey,
-}
-
-/// Why a shard cannot expect a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotExpected {
-    /// Another session has the same pair.
-    PairTaken,
-    /// The session has as many pairs as it may.
-    TooManyPairs,
-    /// `--sessions-max` are expected already.
-    Full,
-    /// New sessions are refused.
-    Draining,
-}
-
 /// A proven request on a shard that does not own its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathRequest {
@@ -259,61 +223,6 @@ pub struct PickRequest {
     pub role: Role,
     /// The caller's bonding group: all members must reach one origin.
     pub group: Option<GroupId>,
-}
-
-/// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// The client said goodbye.
-    ClientShutdown,
-    /// The origin said goodbye.
-    OriginShutdown,
-    /// Nothing from the client for the idle timeout.
-    ClientIdle,
-    /// Nothing from the origin for the idle timeout.
-    OriginIdle,
-    /// The origin's port is closed (ICMP) and it has been silent for a second.
-    OriginGone,
-    /// This relay refused it.
-    Refused(Rejection),
-    /// The origin refused it with this handshake type.
-    RefusedByOrigin(u32),
-    /// The caller began anew with the same socket ID.
-    Superseded,
-    /// Pushed out by newer handshakes: the table of pending ones is full.
-    PendingOverflow,
-    /// One side closed DTLS.
-    DtlsClosed,
-    /// The client ended it over HTTP.
-    Deleted,
-    /// The client was told where to go and never came.
-    NeverValidated,
-    /// An operator ended it.
-    Operator,
-    /// The relay is quitting.
-    Quit,
-}
-
-impl EndReason {
-    /// As the API, the log and the metric labels show it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::ClientShutdown => "client_shutdown",
-            Self::OriginShutdown => "origin_shutdown",
-            Self::ClientIdle => "client_idle",
-            Self::OriginIdle => "origin_idle",
-            Self::OriginGone => "origin_gone",
-            Self::Refused(rejection) => rejection.label(),
-            Self::RefusedByOrigin(_) => "refused_by_origin",
-            Self::Superseded => "superseded",
-            Self::PendingOverflow => "pending_overflow",
-            Self::DtlsClosed => "dtls_closed",
-            Self::Deleted => "deleted",
-            Self::NeverValidated => "never_validated",
-            Self::Operator => "operator",
-            Self::Quit => "quit",
-        }
-    }
 }
 
 /// One session as the API shows it. Control knows the rest (stream, origin's name).

@@ -8,7 +8,7 @@ use crate::session::{Flow, Protocol};
 pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 /// Counters of one shard since its start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// What SRT sessions carried and how many there are.
     pub srt: Share,
@@ -28,6 +28,22 @@ pub struct Counters {
     pub expected: u64,
     /// What the engine did.
     pub io: IoCounters,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            srt: Share::default(),
+            webrtc: Share::default(),
+            drops: [0; DropReason::ALL.len()],
+            refusals: [0; Rejection::ALL.len()],
+            refusals_by_origin: 0,
+            sessions: 0,
+            pending: 0,
+            expected: 0,
+            io: IoCounters::default(),
+        }
+    }
 }
 
 impl Counters {

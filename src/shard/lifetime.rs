@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::{
-    Action, DropReason, EndReason, Event, PortError, SessionKey, Shard, State, Verdict, send,
-    to_client, to_origin,
+    Action, DropReason, EndReason, Event, PortError, Protocol, SessionKey, Shard, State, Verdict,
+    send, to_client, to_origin,
 };
 use crate::protocol::srt::{Rejection, control};
 use crate::session::session::{ANSWER_LIFE, LINGER, SUSPICION};
+use crate::session::table::InSlot;
 
 impl Shard {
     /// Does what is due at `now`, a bounded number of sessions at a time.
@@ -20,9 +21,9 @@ impl Shard {
             let Some(slot) = self.expiry.take_due(now) else {
                 return;
             };
-            if let Some((key, session)) = self.table.in_slot(slot) {
+            if let Some((key, _)) = self.table.in_slot(slot) {
                 // Datagrams move deadlines without telling the wheel.
-                if session.deadline(&self.timing) <= now {
+                if self.deadline(key).is_some_and(|deadline| deadline <= now) {
                     self.due(now, key);
                 }
                 self.reschedule(key);
@@ -32,7 +33,10 @@ impl Shard {
 
     fn due(&mut self, now: Instant, key: SessionKey) {
         let timing = self.timing;
-        let Some(session) = self.table.get_mut(key) else {
+        if self.table.protocol(key) == Some(Protocol::WebRtc) {
+            return self.webrtc_due(now, key);
+        }
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         match session.state {
@@ -52,7 +56,7 @@ impl Shard {
 
     fn established_due(&mut self, now: Instant, key: SessionKey) {
         let idle = self.timing.idle;
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if session.confirmed.is_some_and(|confirmed| now >= confirmed + ANSWER_LIFE) {
@@ -74,7 +78,10 @@ impl Shard {
 
     /// A receive or send on the session's port failed.
     pub fn port_failed(&mut self, now: Instant, key: SessionKey, error: PortError) {
-        let Some(session) = self.table.get_mut(key) else {
+        if self.table.protocol(key) == Some(Protocol::WebRtc) {
+            return self.webrtc_port_failed(now, key, error);
+        }
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if session.state.is_undecided() {
@@ -93,7 +100,7 @@ impl Shard {
     /// Tells the caller why not, and remembers it for repeats.
     pub(super) fn refuse(&mut self, now: Instant, key: SessionKey, rejection: Rejection) {
         let timestamp = self.timestamp(now);
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if !session.state.is_undecided() {
@@ -103,7 +110,7 @@ impl Shard {
         let may_be_taken = matches!(session.state, State::Concluding { .. });
         if let Some(handshake) = session.handshake.as_deref_mut() {
             let answer = handshake.keep_rejection(timestamp, rejection.wire(), now);
-            send(&mut self.outbox, &mut self.counters, route, answer);
+            send(&mut self.outbox, &mut self.counters, Protocol::Srt, route, answer);
         }
         self.counters.refused(rejection);
         self.over(now, key, EndReason::Refused(rejection), State::Refused);
@@ -129,7 +136,7 @@ impl Shard {
 
     /// A goodbye has passed: stragglers and the other side's own may still be on their way.
     pub(super) fn linger(&mut self, now: Instant, key: SessionKey, reason: EndReason) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if session.state == State::Established {
@@ -140,7 +147,7 @@ impl Shard {
 
     /// Ends a session with a goodbye to whoever believes in it.
     pub(super) fn end(&mut self, now: Instant, key: SessionKey, reason: EndReason) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         let is_told = matches!(reason, EndReason::Operator | EndReason::Quit);
@@ -164,7 +171,7 @@ impl Shard {
 
     pub(super) fn say_goodbye_to_client(&mut self, now: Instant, key: SessionKey) {
         let timestamp = self.timestamp(now);
-        if let Some(session) = self.table.get_mut(key) {
+        if let Some(session) = self.table.srt_mut(key) {
             let goodbye = control::shutdown(session.client_socket, timestamp);
             let route = to_client(session);
             self.send(route, &goodbye);
@@ -173,14 +180,14 @@ impl Shard {
 
     fn say_goodbye_to_origin(&mut self, now: Instant, key: SessionKey) {
         let timestamp = self.timestamp(now);
-        if let Some(socket) = self.table.get_mut(key).and_then(|session| session.origin_socket) {
+        if let Some(socket) = self.table.srt_mut(key).and_then(|session| session.origin_socket) {
             self.send(to_origin(key), &control::shutdown(socket, timestamp));
         }
     }
 
     /// The session is decided against or done: control hears of it, once.
     fn over(&mut self, now: Instant, key: SessionKey, reason: EndReason, next: State) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if matches!(session.state, State::Refused | State::Closing) {
@@ -202,7 +209,7 @@ impl Shard {
     }
 
     pub(super) fn close_port(&mut self, key: SessionKey) {
-        if let Some(session) = self.table.get_mut(key)
+        if let Some(session) = self.table.srt_mut(key)
             && std::mem::take(&mut session.has_port)
         {
             self.outbox.act(Action::Close { session: key });
@@ -211,7 +218,7 @@ impl Shard {
 
     /// The one place where a session's state changes, so that the gauges follow.
     pub(super) fn set_state(&mut self, key: SessionKey, next: State) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         let before = std::mem::replace(&mut session.state, next);
@@ -234,7 +241,7 @@ impl Shard {
 
     /// The client has used the origin's socket ID: it knows the answer. Kept a while longer, then dropped.
     pub(super) fn confirm(&mut self, now: Instant, key: SessionKey) {
-        if let Some(session) = self.table.get_mut(key) {
+        if let Some(session) = self.table.srt_mut(key) {
             session.confirmed = Some(now);
             self.reschedule(key);
         }
@@ -242,7 +249,7 @@ impl Shard {
 
     /// The kept answer once more, with its age.
     pub(super) fn repeat_answer(&mut self, now: Instant, key: SessionKey) -> Verdict {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return Verdict::Drop(DropReason::RepeatedConclusion);
         };
         let answer = session.handshake.as_mut().and_then(|handshake| handshake.repeat(now));
@@ -261,8 +268,10 @@ impl Shard {
         };
         let upto = (from + CLOSED_PER_CALL).min(self.table.slots());
         for slot in from..upto {
-            if let Some((key, _)) = self.table.in_slot(slot) {
-                self.end(now, key, EndReason::Quit);
+            match self.table.in_slot(slot) {
+                Some((key, InSlot::Srt(_))) => self.end(now, key, EndReason::Quit),
+                Some((key, InSlot::WebRtc(_))) => self.end_webrtc(now, key, EndReason::Quit),
+                None => {}
             }
         }
         self.closing_all = (upto < self.table.slots()).then_some(upto);

@@ -12,6 +12,7 @@ mod origin;
 pub mod outbox;
 pub mod verdict;
 mod view;
+mod webrtc;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,7 +22,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
 pub use command::{
-    Command, EndReason, Event, Flow, FromShard, NotExpected, OriginId, Pair, PathRequest,
+    Command, EndReason, Event, Flow, FromShard, Handover, NotExpected, OriginId, Pair, PathRequest,
     PickRequest, Protocol, ProtocolView, Role, RtcId, SessionView, Signalled, SrtView, State,
     Traffic, WebRtcView,
 };
@@ -34,8 +35,10 @@ use crate::protocol::stream_url::Vhosts;
 use crate::session::budget::{PrefixBudget, Rate, TokenBucket};
 use crate::session::expiry::Expiry;
 use crate::session::handshake::{self, PENDING_LIFE};
-use crate::session::session::Timing;
-use crate::session::{Session, SessionTable};
+use crate::session::session::{LINGER, Timing};
+use crate::session::table::InSlot;
+use crate::session::webrtc::Candidates;
+use crate::session::{Expected, Session, SessionTable};
 use outbox::Outbox;
 
 /// What bounds one shard.
@@ -102,6 +105,11 @@ pub struct Shard {
     config: ShardConfig,
     timing: Timing,
     table: SessionTable,
+    /// WebRTC sessions that have been signalled, those of other shards included.
+    expected: Expected,
+    /// WebRTC clients that nobody has signalled.
+    candidates: Candidates,
+    hasher: SeedableRandomState,
     expiry: Expiry,
     outbox: Outbox,
     counters: Counters,
@@ -120,6 +128,8 @@ impl Shard {
     pub fn new(config: ShardConfig) -> Self {
         let hasher = SeedableRandomState::with_seed(config.hash_seed, SharedSeed::global_random());
         let limits = &config.limits;
+        let speaks_webrtc = config.listeners.contains(&Protocol::WebRtc);
+        let expected_max = if speaks_webrtc { limits.sessions_max } else { 0 };
         Self {
             timing: Timing {
                 origin_setup: limits.origin_setup_timeout,
@@ -127,7 +137,10 @@ impl Shard {
                 pending_life: PENDING_LIFE
                     .max(limits.origin_setup_timeout + Duration::from_millis(1500)),
             },
-            table: SessionTable::new(limits.sessions_max, &hasher),
+            table: SessionTable::new(limits.sessions_max, &config.listeners, &hasher),
+            expected: Expected::new(expected_max, &hasher),
+            candidates: Candidates::default(),
+            hasher: hasher.clone(),
             expiry: Expiry::new(config.started, limits.sessions_max as usize),
             outbox: Outbox::new(),
             counters: Counters::default(),
@@ -151,14 +164,27 @@ impl Shard {
     /// the next datagram.
     pub fn handle(&mut self, now: Instant, datagram: Datagram<'_>) -> Verdict {
         let verdict = match datagram.port {
-            Port::Listener(listener) => {
-                self.counters.srt.client_in.add(datagram.bytes.len());
-                self.client_sent(now, listener, datagram)
-            }
-            Port::Session(key) => {
-                self.counters.srt.origin_in.add(datagram.bytes.len());
-                self.origin_sent(now, key, datagram.bytes)
-            }
+            Port::Listener(listener) => match self.spoken_on(listener) {
+                Protocol::Srt => {
+                    self.counters.srt.client_in.add(datagram.bytes.len());
+                    self.client_sent(now, listener, datagram)
+                }
+                Protocol::WebRtc => {
+                    self.counters.webrtc.client_in.add(datagram.bytes.len());
+                    self.webrtc_client_sent(now, listener, datagram)
+                }
+            },
+            Port::Session(key) => match self.table.protocol(key) {
+                Some(Protocol::Srt) => {
+                    self.counters.srt.origin_in.add(datagram.bytes.len());
+                    self.origin_sent(now, key, datagram.bytes)
+                }
+                Some(Protocol::WebRtc) => {
+                    self.counters.webrtc.origin_in.add(datagram.bytes.len());
+                    self.webrtc_origin_sent(now, key, datagram.bytes)
+                }
+                None => Verdict::Drop(DropReason::StalePort),
+            },
         };
         if let Verdict::Drop(reason) = verdict {
             self.counters.dropped(reason, 1);
@@ -205,7 +231,7 @@ impl Shard {
     }
 
     fn origin_sent(&mut self, now: Instant, key: SessionKey, bytes: &[u8]) -> Verdict {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return Verdict::Drop(DropReason::StalePort);
         };
         let Ok(header) = Header::parse(bytes) else {
@@ -247,11 +273,16 @@ impl Shard {
                 self.picked(now, session, origin, address);
             }
             Command::Refuse { session, rejection } => self.refuse(now, session, rejection),
-            Command::Close { session, reason } => self.end(now, session, reason),
+            Command::Close { session, reason } => match self.table.protocol(session) {
+                Some(Protocol::Srt) => self.end(now, session, reason),
+                Some(Protocol::WebRtc) => self.finish_here(now, session, reason, LINGER),
+                None => {}
+            },
             Command::Drain(draining) => self.draining = draining,
             Command::CloseAll => {
                 self.draining = true;
                 self.closing_all = Some(0);
+                self.expect_nobody(now);
             }
             Command::KeyLength(bytes) => self.config.key_length = bytes,
             Command::Sessions { request, from_slot, limit } => {
@@ -262,12 +293,14 @@ impl Shard {
                 let counters = Box::new(self.counters());
                 self.outbox.tell(Event::Counters { request, counters });
             }
-            Command::Expect { .. }
-            | Command::Own { .. }
-            | Command::Deny { .. }
-            | Command::Yield { .. }
-            | Command::Finish { .. }
-            | Command::Stop => {}
+            Command::Expect { session, pair } => self.expect(now, &session, &pair),
+            Command::Own { session, handover } => self.own(now, session, handover),
+            Command::Deny { session } => self.deny(now, session),
+            Command::Yield { path } => self.yield_to(now, &path),
+            Command::Finish { session, reason, linger } => {
+                self.finish(now, session, reason, linger);
+            }
+            Command::Stop => {}
         }
     }
 
@@ -276,13 +309,17 @@ impl Shard {
         let datagrams = u64::from(datagrams);
         self.counters.dropped(reason, datagrams);
         match route.port {
-            Port::Listener(_) => self.counters.srt.client_out.take_back(datagrams, bytes),
-            Port::Session(key) => {
-                self.counters.srt.origin_out.take_back(datagrams, bytes);
-                if let Some(session) = self.table.get_mut(key) {
-                    session.traffic.origin_out.take_back(datagrams, bytes);
-                }
+            Port::Listener(listener) => {
+                let share = self.counters.of_mut(self.spoken_on(listener));
+                share.client_out.take_back(datagrams, bytes);
             }
+            Port::Session(key) => match self.table.traffic_mut(key) {
+                Some((protocol, traffic)) => {
+                    traffic.origin_out.take_back(datagrams, bytes);
+                    self.counters.of_mut(protocol).origin_out.take_back(datagrams, bytes);
+                }
+                None => self.counters.srt.origin_out.take_back(datagrams, bytes),
+            },
         }
     }
 
@@ -333,18 +370,36 @@ impl Shard {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         counters.sessions = self.table.len() as u64;
+        counters.expected = self.expected.len() as u64;
         counters
     }
 
     fn send(&mut self, route: Route, datagram: &[u8]) {
-        send(&mut self.outbox, &mut self.counters, route, datagram);
+        send(&mut self.outbox, &mut self.counters, Protocol::Srt, route, datagram);
+    }
+
+    /// What clients speak on a listener.
+    #[inline]
+    fn spoken_on(&self, listener: ListenerIndex) -> Protocol {
+        self.config.listeners.get(usize::from(listener.0)).copied().unwrap_or(Protocol::Srt)
     }
 
     /// Looks at a session again when its next deadline comes.
     fn reschedule(&mut self, key: SessionKey) {
-        if let Some(session) = self.table.get_mut(key) {
-            let deadline = session.deadline(&self.timing);
+        if let Some(deadline) = self.deadline(key) {
             self.expiry.schedule(key.slot, deadline);
+        }
+    }
+
+    /// When something is due for a session.
+    fn deadline(&self, key: SessionKey) -> Option<Instant> {
+        match self.table.in_slot(key.slot) {
+            Some((tenant, _)) if tenant != key => None,
+            Some((_, InSlot::Srt(session))) => Some(session.deadline(&self.timing)),
+            Some((_, InSlot::WebRtc(session))) => {
+                Some(session.deadline(self.config.limits.webrtc_idle_timeout))
+            }
+            None => None,
         }
     }
 
@@ -365,14 +420,20 @@ impl Shard {
 }
 
 /// Queues a slow-path datagram, or counts that there was no room for it.
-fn send(outbox: &mut Outbox, counters: &mut Counters, route: Route, datagram: &[u8]) {
+fn send(
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+    protocol: Protocol,
+    route: Route,
+    datagram: &[u8],
+) {
     if !outbox.send(route, datagram) {
         counters.dropped(DropReason::OutboxFull, 1);
         return;
     }
     match route.port {
-        Port::Listener(_) => counters.srt.client_out.add(datagram.len()),
-        Port::Session(_) => counters.srt.origin_out.add(datagram.len()),
+        Port::Listener(_) => counters.of_mut(protocol).client_out.add(datagram.len()),
+        Port::Session(_) => counters.of_mut(protocol).origin_out.add(datagram.len()),
     }
 }
 

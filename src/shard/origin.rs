@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{
-    Action, DropReason, Event, OriginId, PortError, SessionKey, Shard, State, Verdict, send,
-    to_client, to_origin,
+    Action, DropReason, Event, OriginId, PortError, Protocol, SessionKey, Shard, State, Verdict,
+    send, to_client, to_origin,
 };
 use crate::protocol::srt::{Handshake, HandshakeKind, Rejection, SocketId, control};
 use crate::session::handshake::{KEPT_MAX, RETRY_INTERVAL};
@@ -19,7 +19,7 @@ impl Shard {
         origin: OriginId,
         address: SocketAddr,
     ) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         if session.state != State::Picking || session.origin.is_some() {
@@ -32,7 +32,10 @@ impl Shard {
 
     /// The engine's answer to [`Action::Open`].
     pub fn port_opened(&mut self, now: Instant, key: SessionKey, result: Result<(), PortError>) {
-        let waiting = self.table.get_mut(key).filter(|session| session.state == State::Picking);
+        if self.table.protocol(key) == Some(Protocol::WebRtc) {
+            return self.webrtc_port_opened(now, key, result);
+        }
+        let waiting = self.table.srt_mut(key).filter(|session| session.state == State::Picking);
         match result {
             Ok(()) => {
                 let Some(session) = waiting else {
@@ -54,7 +57,7 @@ impl Shard {
     /// Asks the origin what the session waits for, and again a quarter of a second later.
     pub(super) fn ask(&mut self, now: Instant, key: SessionKey) {
         let timestamp = self.timestamp(now);
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         let mtu_max = session.mtu_max();
@@ -73,7 +76,7 @@ impl Shard {
             State::Concluding { cookie } => handshake.conclude(cookie, origin_ip, mtu_max, now),
             State::Picking | State::Established | State::Refused | State::Closing => return,
         };
-        send(&mut self.outbox, &mut self.counters, to_origin(key), question);
+        send(&mut self.outbox, &mut self.counters, Protocol::Srt, to_origin(key), question);
         self.reschedule(key);
     }
 
@@ -87,7 +90,7 @@ impl Shard {
         let Some(answer) = Handshake::parse(bytes).ok().filter(|_| bytes.len() <= KEPT_MAX) else {
             return Verdict::Drop(DropReason::MalformedHandshake);
         };
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return Verdict::Drop(DropReason::StalePort);
         };
         match (session.state, answer.kind) {
@@ -133,7 +136,7 @@ impl Shard {
             return;
         }
         self.answer_with(now, key, response);
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         session.heard_client = now;
@@ -146,7 +149,7 @@ impl Shard {
 
     /// Makes a session that is closing give its socket ID up: its stragglers may be lost, a new session may not.
     fn claim_socket_id(&mut self, key: SessionKey, socket: SocketId) {
-        let Some(client) = self.table.get_mut(key).map(|session| session.client.address) else {
+        let Some(client) = self.table.srt_mut(key).map(|session| session.client.address) else {
             return;
         };
         if let Some((holder, session)) = self.table.by_socket_id(client, socket)
@@ -164,20 +167,20 @@ impl Shard {
 
     /// Sends the origin's handshake to the client and keeps it for repeats.
     pub(super) fn answer_with(&mut self, now: Instant, key: SessionKey, response: &[u8]) {
-        let Some(session) = self.table.get_mut(key) else {
+        let Some(session) = self.table.srt_mut(key) else {
             return;
         };
         let (route, mtu_max) = (to_client(session), session.mtu_max());
         let client_ip = session.client.address.ip();
         if let Some(handshake) = session.handshake.as_deref_mut() {
             let answer = handshake.keep_response(response, client_ip, mtu_max, now);
-            send(&mut self.outbox, &mut self.counters, route, answer);
+            send(&mut self.outbox, &mut self.counters, Protocol::Srt, route, answer);
         }
     }
 
     /// The origin answers a conclusion that was on its way twice: the client may still wait for the answer.
     fn repeated_response(&mut self, now: Instant, key: SessionKey) -> Verdict {
-        match self.table.get_mut(key) {
+        match self.table.srt_mut(key) {
             Some(session) if session.confirmed.is_none() => self.repeat_answer(now, key),
             Some(_) | None => Verdict::Drop(DropReason::RepeatedConclusion),
         }

@@ -94,6 +94,38 @@ drop_reasons! {
     Closing => "closing",
     /// The port belongs to a session that is gone.
     StalePort => "stale_port",
+    /// A first byte in the range of STUN, and no message of ICE.
+    StunMalformed => "stun_malformed",
+    /// A binding request without USERNAME.
+    StunNoUsername => "stun_no_username",
+    /// A binding request for a session that nobody has signalled.
+    StunUnknownUfrag => "stun_unknown_ufrag",
+    /// A binding request for a session that is over.
+    StunTombstone => "stun_tombstone",
+    /// A binding request without MESSAGE-INTEGRITY.
+    StunNoIntegrity => "stun_no_integrity",
+    /// A binding request whose sender does not know the password.
+    StunBadIntegrity => "stun_bad_integrity",
+    /// A binding request whose FINGERPRINT is wrong.
+    StunBadFingerprint => "stun_bad_fingerprint",
+    /// A binding request that has come from another address before.
+    StunReplayed => "stun_replayed",
+    /// A response, an indication or a GOOG-PING from an address that is not proven.
+    StunUnproven => "stun_unproven",
+    /// A proven request from a second address while a first one waits for its session's port, or for control.
+    StunUndecided => "stun_undecided",
+    /// DTLS, RTP or RTCP from an address that is not proven.
+    UnprovenAddress => "unproven_address",
+    /// A datagram on a WebRTC port that is neither STUN, DTLS, RTP nor RTCP.
+    NotWebRtc => "not_webrtc",
+    /// A proven request for a session that stays with another shard.
+    OtherShard => "other_shard",
+    /// A proven request of a client that has proven as many addresses as it may.
+    PathsFull => "paths_full",
+    /// A client without signalling, while as many of them wait as may.
+    CandidateQueueFull => "candidate_queue_full",
+    /// A datagram of an origin for a client whose only address has become another session's.
+    NoPath => "no_path",
     /// No room in the outbox for an answer.
     OutboxFull => "outbox_full",
     /// The send buffer of the socket was full (`EAGAIN`, `ENOBUFS`).
@@ -106,4 +138,12 @@ drop_reasons! {
     Unreachable => "unreachable",
     /// Any other send error.
     SendError => "send_error",
+}
+
+impl DropReason {
+    /// Whether it says that a STUN message was turned away, and why.
+    pub fn is_stun(self) -> bool {
+        let of_requests = matches!(self, Self::OtherShard | Self::PathsFull);
+        of_requests || self == Self::CandidateQueueFull || self.label().starts_with("stun_")
+    }
 }

@@ -1,0 +1,98 @@
+//! Who asked what: the client's requests that the origin may still answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Pair;
+use crate::protocol::stun::TransactionId;
+use crate::session::table::AddressKey;
+
+/// The requests of one client that are on their way through the origin, oldest first, at most [`Outstanding::MAX`].
+///
+/// Each response goes back to the address that asked, not to the one that is selected: a check proves the path it took.
+/// A request stays after its response, for it may have been sent twice and be answered twice.
+#[derive(Debug, Default)]
+pub struct Outstanding(VecDeque<Asked>);
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    transaction: TransactionId,
+    /// From where.
+    pub address: AddressKey,
+    /// Under whose password the response stands; `None` where nothing of a response is ever rewritten.
+    pub pair: Option<Arc<Pair>>,
+    at: Instant,
+}
+
+impl Outstanding {
+    /// Requests remembered. Above it the oldest gives way.
+    pub const MAX: usize = 32;
+
+    /// Remembers a request.
+    pub fn note(
+        &mut self,
+        transaction: TransactionId,
+        address: AddressKey,
+        pair: Option<Arc<Pair>>,
+        now: Instant,
+    ) {
+        self.0.retain(|asked| asked.transaction != transaction && asked.is_alive(now));
+        if self.0.len() >= Self::MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(Asked { transaction, address, pair, at: now });
+    }
+
+    /// The request that a response belongs to.
+    pub fn find(&self, transaction: TransactionId, now: Instant) -> Option<&Asked> {
+        let mut asked = self.0.iter().rev();
+        asked.find(|asked| asked.transaction == transaction && asked.is_alive(now))
+    }
+}
+
+impl Asked {
+    fn is_alive(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < LIFE
+    }
+}
+
+/// Longer than any response takes that its sender still waits for.
+const LIFE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn note(outstanding: &mut Outstanding, number: u8, now: Instant) {
+        let address = AddressKey::of(SocketAddr::from(([203, 0, 113, 9], 5000)));
+        outstanding.note(TransactionId([number; 12]), address, None, now);
+    }
+
+    fn knows(outstanding: &Outstanding, number: u8, now: Instant) -> bool {
+        outstanding.find(TransactionId([number; 12]), now).is_some()
+    }
+
+    #[test]
+    fn a_request_is_known_for_five_seconds_after_it_was_last_sent() {
+        let t0 = Instant::now();
+        let mut outstanding = Outstanding::default();
+        note(&mut outstanding, 1, t0);
+        note(&mut outstanding, 1, t0 + Duration::from_secs(3));
+        assert!(knows(&outstanding, 1, t0 + Duration::from_millis(7999)));
+        assert!(!knows(&outstanding, 1, t0 + Duration::from_secs(8)));
+    }
+
+    #[test]
+    fn of_more_than_32_requests_the_oldest_are_forgotten() {
+        let t0 = Instant::now();
+        let mut outstanding = Outstanding::default();
+        for number in 0..40 {
+            note(&mut outstanding, number, t0);
+        }
+        let known: Vec<u8> = (0..40).filter(|&number| knows(&outstanding, number, t0)).collect();
+        assert_eq!(known, (8..40).collect::<Vec<u8>>());
+    }
+}
