@@ -4,3 +4,4 @@ mod handshake;
 mod lifetime;
 mod media;
 mod refusals;
+mod webrtc;

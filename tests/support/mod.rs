@@ -1,6 +1,7 @@
 //! What several tests share.
 
 pub mod caller;
+pub mod cluster;
 pub mod fuzz;
 pub mod fuzz_sdp;
 pub mod fuzz_shard;
@@ -9,6 +10,7 @@ pub mod network;
 pub mod packets;
 pub mod process;
 pub mod random;
+pub mod rtc;
 pub mod seccomp;
 pub mod stage;
 pub mod thread_fault;

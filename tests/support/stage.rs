@@ -79,7 +79,12 @@ impl Stage {
     }
 
     pub fn client_sends(&mut self, source: SocketAddr, bytes: &[u8]) -> Verdict {
-        let datagram = Datagram { port: LISTENER, source, local: None, bytes };
+        self.arrives(LISTENER, source, bytes)
+    }
+
+    /// A datagram of a client at any listener.
+    pub fn arrives(&mut self, port: Port, source: SocketAddr, bytes: &[u8]) -> Verdict {
+        let datagram = Datagram { port, source, local: None, bytes };
         let verdict = self.shard.handle(self.now, datagram);
         self.collect();
         verdict
@@ -213,7 +218,7 @@ impl Stage {
         session
     }
 
-    fn collect(&mut self) {
+    pub fn collect(&mut self) {
         while let Some(action) = self.shard.next_action() {
             self.out.push(match action {
                 Action::Send { route, bytes } => {
