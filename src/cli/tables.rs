@@ -43,6 +43,7 @@ const fn number(heading: &'static str, cell: Show) -> Column {
 pub(super) fn sessions(answer: &Value, width: Option<u16>) -> String {
     const COLUMNS: &[Column] = &[
         long_text("ID", |session| scalar(session, "/id")),
+        text("PROTO", |session| scalar(session, "/proto")).shown_from(88),
         text("ROLE", |session| scalar(session, "/role")),
         long_text("STREAM", |session| short_stream(&scalar(session, "/stream"))),
         long_text("CLIENT", |session| scalar(session, "/client")),
@@ -68,6 +69,7 @@ pub(super) fn origins(answer: &Value, width: Option<u16>) -> String {
         text("STATE", |origin| scalar(origin, "/state")),
         number("SESSIONS", |origin| scalar(origin, "/sessions")),
         number("HEARTBEAT", |origin| shown(origin, "/last_seen_seconds", age)),
+        text("TAKES", |origin| joined(origin, "/takes")).shown_from(120),
         long_text("SERVER", |origin| scalar(origin, "/server")).shown_from(112),
     ];
     list(answer, "origins", COLUMNS, width)
@@ -110,6 +112,9 @@ pub(super) fn session(answer: &Value) -> String {
         ("Latency", |session| shown(session, "/srt/latency_ms", |ms| format!("{ms} ms"))),
         ("Encryption", |session| scalar(session, "/srt/encryption")),
         ("SRT version", |session| scalar(session, "/srt/version")),
+        ("ICE user names", |session| scalar(session, "/webrtc/ufrag_pair")),
+        ("Proven addresses", |session| joined(session, "/webrtc/addresses")),
+        ("SSRCs", |session| joined(session, "/webrtc/ssrcs")),
     ];
     let known = LINES.iter().map(|(name, value)| (name, value(answer)));
     known
@@ -171,6 +176,13 @@ fn scalar(item: &Value, pointer: &str) -> String {
             ABSENT.to_owned()
         }
     }
+}
+
+/// The items of a list of texts or numbers.
+fn joined(item: &Value, pointer: &str) -> String {
+    let items = item.pointer(pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let items: Vec<String> = items.iter().map(|item| scalar(item, "")).collect();
+    if items.is_empty() { ABSENT.to_owned() } else { items.join(", ") }
 }
 
 /// The port of the first endpoint for `protocol`: `10080` of `udp://:10080`.
@@ -406,6 +418,26 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
         }
         assert!(!text.contains("RTT to the origin"));
+    }
+
+    #[test]
+    fn a_webrtc_session_shows_what_is_in_clear() {
+        let answer = json!({
+            "id": "w-17", "proto": "webrtc", "webrtc": {
+                "ufrag_pair": "o:c", "addresses": ["192.0.2.1:5", "[2001:db8::1]:6"], "ssrcs": [7],
+            },
+        });
+        let text = session(&answer);
+        for line in [
+            "ID                     w-17",
+            "ICE user names         o:c",
+            "Proven addresses       192.0.2.1:5, [2001:db8::1]:6",
+            "SSRCs                  7",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
+        }
+        let expected = session(&json!({"id": "w-1", "webrtc": {"addresses": [], "ssrcs": []}}));
+        assert_eq!(expected, "ID                     w-1\n");
     }
 
     #[test]

@@ -22,14 +22,15 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
-use super::ask::{Ask, Page, Readiness};
-use super::directory::SessionRef;
+use super::ask::{Ask, Expected, Page, Readiness};
 use super::http::{Peer, Problem, has_token, read_body};
 use super::list;
 use super::origin::Conflict;
 use super::registration::{BODY_MAX, Registration, allowed_networks, is_allowed};
+use super::session_id::{SessionId, SessionRef};
 use super::view::SessionEntry;
 use crate::config::Config;
+use crate::shard::command::RtcId;
 use crate::telemetry::metrics;
 
 /// What handlers need. Clones share it.
@@ -115,6 +116,11 @@ impl Api {
         let deadline = tokio::time::Instant::now() + SHARD_TIMEOUT;
         let page = self.ask(|reply| Ask::Sessions { shard, from_slot, limit, reply });
         timeout_at(deadline, page).await.ok().flatten()
+    }
+
+    /// WebRTC sessions that no shard owns; `None` when the relay is stopping.
+    pub(super) async fn expected(&self, from: RtcId, limit: usize) -> Option<Expected> {
+        self.ask(|reply| Ask::Expected { from, limit, reply }).await
     }
 }
 
@@ -258,13 +264,34 @@ async fn session(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<SessionEntry>, Problem> {
     let id = session_id(&api, id)?;
-    let page = api.page(id.shard, id.key.slot, 1).await.ok_or_else(|| {
-        let detail = format!("shard {} has not answered within {SHARD_TIMEOUT:?}", id.shard);
+    let name = id.to_string();
+    let entry = match id {
+        SessionId::Srt(place) => session_at(&api, place, &name).await?,
+        SessionId::WebRtc(session) => {
+            let known = api.ask_or_fail(|reply| Ask::Session { session, reply }).await?;
+            match known {
+                Some((known, Some(place))) => {
+                    // It may have moved since.
+                    Some(session_at(&api, place, &name).await?.unwrap_or(*known))
+                }
+                Some((known, None)) => Some(*known),
+                None => None,
+            }
+        }
+    };
+    entry.map(Json).ok_or_else(|| no_session(&name))
+}
+
+async fn session_at(
+    api: &Api,
+    place: SessionRef,
+    name: &str,
+) -> Result<Option<SessionEntry>, Problem> {
+    let page = api.page(place.shard, place.key.slot, 1).await.ok_or_else(|| {
+        let detail = format!("shard {} has not answered within {SHARD_TIMEOUT:?}", place.shard);
         Problem::unavailable(detail)
     })?;
-    let name = id.to_string();
-    let entry = page.sessions.into_iter().find(|entry| entry.has_id(&name));
-    entry.map(Json).ok_or_else(|| no_session(&name))
+    Ok(page.sessions.into_iter().find(|entry| entry.has_id(name)))
 }
 
 async fn close_session(
@@ -279,11 +306,15 @@ async fn close_session(
     }
 }
 
-fn session_id(api: &Api, path: Result<Path<String>, PathRejection>) -> Result<SessionRef, Problem> {
+fn session_id(api: &Api, path: Result<Path<String>, PathRejection>) -> Result<SessionId, Problem> {
     let Ok(Path(id)) = path else {
         return Err(no_session("of that name"));
     };
-    SessionRef::parse(&id).filter(|id| id.shard < api.shards).ok_or_else(|| no_session(&id))
+    let is_possible = |id: &SessionId| match id {
+        SessionId::Srt(place) => place.shard < api.shards,
+        SessionId::WebRtc(_) => true,
+    };
+    SessionId::parse(&id).filter(is_possible).ok_or_else(|| no_session(&id))
 }
 
 fn no_session(id: &str) -> Problem {
@@ -322,7 +353,7 @@ async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Problem> {
         Readiness::Degraded { origins_failing } => Ok(Json(json!({
             "status": "degraded",
             "origins_up": 0,
-            "detail": format!("none of {origins_failing} live origins answers SRT handshakes"),
+            "detail": format!("none of {origins_failing} live origins answers"),
         }))),
         Readiness::Draining => {
             Err(Problem::unavailable("draining: the relay is quitting and takes no new sessions"))

@@ -1,12 +1,15 @@
 //! Who may open a session, counted over all shards.
 //!
 //! Every request that comes here has proven its address, so a source is somebody who really
-//! receives there. The tables are as large as the number of sessions plus the sources of the last
+//! receives there. What SRT calls a handshake under way is for WebRTC a session whose client has
+//! not come yet. The tables are as large as the number of sessions plus the sources of the last
 //! seconds, and bounded.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use super::rate::{Bucket, SOURCES_MAX, Source};
 
 /// Limits, and what has been used up of them.
 pub(super) struct Admission {
@@ -54,7 +57,7 @@ impl Admission {
         if usage.pending >= pending_per_source {
             return Err(Limit::PendingPerSource);
         }
-        if !usage.take_token(now, new_per_source) {
+        if !usage.tokens.take(now, new_per_source, BURST) {
             return Err(Limit::NewPerSource);
         }
         usage.sessions += 1;
@@ -85,11 +88,11 @@ impl Admission {
     /// Forgets sources without a session whose tokens are all back. To be called about once per
     /// second.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.sources.retain(|_, usage| usage.sessions > 0 || usage.full_at > now);
+        self.sources.retain(|_, usage| usage.sessions > 0 || !usage.tokens.is_full(now));
     }
 
     fn sources_max(&self) -> usize {
-        self.limits.sessions_max as usize + RECENT_SOURCES_MAX
+        self.limits.sessions_max as usize + SOURCES_MAX
     }
 }
 
@@ -116,59 +119,26 @@ impl Limit {
     }
 }
 
-/// What counts as one client: an IPv4 address, an IPv6 /64.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Source {
-    V4(Ipv4Addr),
-    V6([u16; 4]),
-}
-
-impl Source {
-    fn of(client: IpAddr) -> Self {
-        match client.to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self::V6([a, b, c, d])
-            }
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Usage {
     sessions: u32,
     pending: u32,
-    /// When the bucket is full again: each token that is taken moves it one interval on, so the
-    /// distance to now is what the bucket lacks.
-    full_at: Instant,
+    tokens: Bucket,
 }
 
 impl Usage {
     fn new(now: Instant) -> Self {
-        Self { sessions: 0, pending: 0, full_at: now }
-    }
-
-    fn take_token(&mut self, now: Instant, per_second: u32) -> bool {
-        let Some(interval) = Duration::from_secs(1).checked_div(per_second) else {
-            return false;
-        };
-        let full_at = self.full_at.max(now) + interval;
-        let has_token = full_at.duration_since(now) <= BURST.max(interval);
-        if has_token {
-            self.full_at = full_at;
-        }
-        has_token
+        Self { sessions: 0, pending: 0, tokens: Bucket::full(now) }
     }
 }
 
 /// How much a source may have saved up, as time at its rate.
 const BURST: Duration = Duration::from_millis(2_500);
-/// Sources without a session that are remembered until their tokens are back.
-const RECENT_SOURCES_MAX: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const A: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -179,10 +149,6 @@ mod tests {
         pending_per_source: 3,
         new_per_source: 200,
     };
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
 
     #[test]
     fn the_process_limit_counts_all_sources() {
@@ -272,13 +238,6 @@ mod tests {
         assert_eq!(admission.sources.len(), 1);
         admission.sweep(now + Duration::from_secs(1));
         assert!(admission.sources.is_empty());
-    }
-
-    #[test]
-    fn an_ipv6_source_is_its_network_and_a_mapped_one_its_ipv4_address() {
-        assert_eq!(Source::of(ip("2001:db8:0:1::1")), Source::of(ip("2001:db8:0:1:ffff::9")));
-        assert_ne!(Source::of(ip("2001:db8:0:1::1")), Source::of(ip("2001:db8:0:2::1")));
-        assert_eq!(Source::of(ip("::ffff:192.0.2.1")), Source::of(A));
     }
 
     fn admit_and_end(admission: &mut Admission, now: Instant) -> bool {

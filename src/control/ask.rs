@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::directory::SessionRef;
 use super::origin::Conflict;
 use super::registration::Registration;
+use super::session_id::{SessionId, SessionRef};
 use super::view::{OriginEntry, SessionEntry, StreamEntry};
 use crate::config::HostHeader;
 use crate::protocol::ice::{Credentials, IcePair};
@@ -47,10 +47,20 @@ pub(super) enum Ask {
     Resource { token: Token, reply: oneshot::Sender<Option<(RtcId, Resource)>> },
     /// The origin did not take the offer; its place is free again.
     Abandon { session: RtcId },
+    /// The origin's API could not be reached or gave no answer: as [`Ask::Abandon`], and new streams avoid the origin for
+    /// a while, so that the next offer finds another.
+    Unreachable { session: RtcId },
     /// A session has been ended at its origin: last words may pass, then it is forgotten.
     Finish { session: RtcId, reason: EndReason },
     /// Ends a session. Answers whether there is one.
-    Close { session: SessionRef, reply: oneshot::Sender<bool> },
+    Close { session: SessionId, reply: oneshot::Sender<bool> },
+    /// WebRTC sessions that no shard owns, in order.
+    Expected { from: RtcId, limit: usize, reply: oneshot::Sender<Expected> },
+    /// One WebRTC session as control knows it, and where a shard knows more of it.
+    Session {
+        session: RtcId,
+        reply: oneshot::Sender<Option<(Box<SessionEntry>, Option<SessionRef>)>>,
+    },
     /// Answers when one shard has given counters that are at most this old.
     Counters { shard: u16, age_max: Duration, reply: oneshot::Sender<()> },
     /// Everything to be measured, from shards that have answered since then.
@@ -134,6 +144,14 @@ pub(super) struct Page {
     pub(super) sessions: Vec<SessionEntry>,
     /// Where the next page starts; `None` after the last.
     pub(super) next_slot: Option<u32>,
+}
+
+/// WebRTC sessions that no shard owns, in the order of their numbers.
+#[derive(Debug)]
+pub(super) struct Expected {
+    pub(super) sessions: Vec<SessionEntry>,
+    /// Where the next page starts; `None` after the last.
+    pub(super) next: Option<RtcId>,
 }
 
 /// Whether new sessions are welcome.

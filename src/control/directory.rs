@@ -12,13 +12,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::health::Health;
-use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen};
+use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen, Special};
 use super::registration::{Endpoint, Endpoints, Registration};
+use super::session_id::SessionId;
+use super::stream::Stream;
 use crate::config::StaticOrigin;
 use crate::protocol::srt::handshake::GroupId;
 use crate::protocol::stream_url::StreamKey;
+use crate::shard::OriginId;
 use crate::shard::command::{PickRequest, Role, Traffic};
-use crate::shard::{OriginId, SessionKey};
 
 /// Origins, streams and sessions.
 pub struct Directory {
@@ -32,11 +34,13 @@ pub struct Directory {
     /// The streams without a session, by when they are forgotten.
     idle: BTreeSet<(Instant, Rc<StreamKey>)>,
     streams_max: usize,
-    sessions: HashMap<SessionRef, Session>,
+    sessions: HashMap<SessionId, Session>,
     /// Bonding groups with a session, and how many they have.
     groups: HashMap<GroupId, (OriginId, u32)>,
     /// Origins to be asked for their key length, by when.
     probes: BTreeSet<(Instant, OriginId)>,
+    /// What was configured for origins that register.
+    overrides: Vec<StaticOrigin>,
 }
 
 impl Directory {
@@ -53,8 +57,9 @@ impl Directory {
             sessions: HashMap::new(),
             groups: HashMap::new(),
             probes: BTreeSet::new(),
+            overrides: origins.iter().filter(|origin| !is_origin(origin)).cloned().collect(),
         };
-        for origin in origins {
+        for origin in origins.iter().filter(|origin| is_origin(origin)) {
             let one = |port: Option<u16>| port.and_then(endpoint).into_iter().collect();
             let endpoints = Endpoints {
                 srt: one(origin.srt),
@@ -62,7 +67,8 @@ impl Directory {
                 api: one(origin.api),
                 ..Endpoints::default()
             };
-            directory.add(now, origin.ip, endpoints, Lifetime::Static, &origin.name);
+            let special = Special::of(origin);
+            directory.add(now, origin.ip, endpoints, Lifetime::Static, &origin.name, special);
         }
         directory
     }
@@ -92,8 +98,15 @@ impl Directory {
             return Err(Conflict::Full);
         }
         let label = device_id.unwrap_or_else(|| seen.server.clone());
+        let special = self.overriding(&label, ip).map(Special::of).unwrap_or_default();
         let lifetime = Lifetime::Registered(seen);
-        Ok((self.add(now, ip, endpoints, lifetime, &label), Change::New))
+        Ok((self.add(now, ip, endpoints, lifetime, &label, special), Change::New))
+    }
+
+    /// What was configured for an origin that calls itself `label`, or else for its address.
+    fn overriding(&self, label: &str, ip: IpAddr) -> Option<&StaticOrigin> {
+        let by_name = self.overrides.iter().find(|other| other.name == label);
+        by_name.or_else(|| self.overrides.iter().find(|other| other.ip.to_canonical() == ip))
     }
 
     fn registered(&self, server: &str, ip: IpAddr, endpoints: &Endpoints) -> Option<OriginId> {
@@ -139,6 +152,7 @@ impl Directory {
         endpoints: Endpoints,
         lifetime: Lifetime,
         label: &str,
+        special: Special,
     ) -> OriginId {
         let id = OriginId(self.next_origin);
         self.next_origin += 1;
@@ -157,6 +171,7 @@ impl Directory {
             name,
             ip,
             endpoints,
+            special,
             lifetime,
             is_expired: false,
             sessions: 0,
@@ -274,26 +289,34 @@ impl Directory {
     }
 
     /// Notes a session with `origin`, and the origin as the one of its stream.
-    pub fn open(&mut self, now: Instant, id: SessionRef, request: &PickRequest, origin: OriginId) {
-        let key = match self.streams.get_key_value(&request.stream) {
+    pub fn open(
+        &mut self,
+        now: Instant,
+        id: impl Into<SessionId>,
+        opening: impl Into<Opening>,
+        origin: OriginId,
+    ) {
+        let Opening { stream, role, source, client, group } = opening.into();
+        let key = match self.streams.get_key_value(&stream) {
             Some((key, _)) => Rc::clone(key),
-            None => Rc::new(request.stream.clone()),
+            None => Rc::new(stream),
         };
         let session = Session {
             stream: Rc::clone(&key),
-            role: request.role,
-            client: request.client,
-            group: request.group,
+            role,
+            source,
+            client,
+            group,
             origin,
             is_established: false,
             look: None,
         };
-        let replaced = self.sessions.insert(id, session);
-        debug_assert!(replaced.is_none(), "a shard's key names one session in the process's life");
+        let replaced = self.sessions.insert(id.into(), session);
+        debug_assert!(replaced.is_none(), "an ID names one session in the process's life");
         if let Some(origin) = self.origins.get_mut(&origin) {
             origin.sessions += 1;
         }
-        if let Some(group) = request.group {
+        if let Some(group) = group {
             self.groups.entry(group).or_insert((origin, 0)).1 += 1;
         }
         if !self.streams.contains_key(&key) && self.streams.len() >= self.streams_max {
@@ -301,42 +324,32 @@ impl Directory {
         }
         let stream =
             self.streams.entry(Rc::clone(&key)).or_insert_with(|| Stream::new(origin, now));
-        if let Some(due) = stream.forget_at.take() {
+        if let Some(due) = stream.open(now, role, origin) {
             self.idle.remove(&(due, Rc::clone(&key)));
         }
         self.in_use.insert(key);
-        stream.origin = origin;
-        stream.last_used = now;
-        match request.role {
-            Role::Publish => {
-                stream.publishers += 1;
-                stream.was_published = true;
-            }
-            Role::Play => stream.players += 1,
-        }
     }
 
-    /// Notes that the client has been told; `None` when the session is unknown or this was known.
-    ///
-    /// Attempts of one stream may be under way with two origins, when the first of them began to
-    /// fail in between. The stream is where the first of them succeeds.
-    pub fn established(&mut self, id: SessionRef) -> Option<&Session> {
-        let session = self.sessions.get_mut(&id)?;
+    /// Notes that media may flow; `None` when the session is unknown or this was known.
+    pub fn established(
+        &mut self,
+        id: impl Into<SessionId>,
+        client: SocketAddr,
+    ) -> Option<&Session> {
+        let session = self.sessions.get_mut(&id.into())?;
         if std::mem::replace(&mut session.is_established, true) {
             return None;
         }
+        session.client = Some(client);
         if let Some(stream) = self.streams.get_mut(&session.stream) {
-            if stream.established == 0 {
-                stream.origin = session.origin;
-            }
-            stream.established += 1;
+            stream.established(session.origin);
         }
         Some(session)
     }
 
     /// Forgets a session and gives it back. Does nothing the second time.
-    pub fn close(&mut self, now: Instant, id: SessionRef) -> Option<Session> {
-        let session = self.sessions.remove(&id)?;
+    pub fn close(&mut self, now: Instant, id: impl Into<SessionId>) -> Option<Session> {
+        let session = self.sessions.remove(&id.into())?;
         if let Some(origin) = self.origins.get_mut(&session.origin) {
             origin.sessions = origin.sessions.saturating_sub(1);
         }
@@ -348,36 +361,26 @@ impl Directory {
                 members.remove();
             }
         }
-        if let Some(stream) = self.streams.get_mut(&session.stream) {
-            match session.role {
-                Role::Publish => stream.publishers = stream.publishers.saturating_sub(1),
-                Role::Play => stream.players = stream.players.saturating_sub(1),
-            }
-            if session.is_established {
-                stream.established = stream.established.saturating_sub(1);
-            }
-            stream.last_used = now;
-            if stream.is_idle() {
-                self.in_use.remove(&session.stream);
-                let due = now + stream.idle_ttl();
-                stream.forget_at = Some(due);
-                self.idle.insert((due, Rc::clone(&session.stream)));
-            }
+        let stream = self.streams.get_mut(&session.stream);
+        let due = stream.and_then(|s| s.close(now, session.role, session.is_established));
+        if let Some(due) = due {
+            self.in_use.remove(&session.stream);
+            self.idle.insert((due, Rc::clone(&session.stream)));
         }
         Some(session)
     }
 
-    /// A session that was picked for and has not ended.
-    pub fn session(&self, id: SessionRef) -> Option<&Session> {
-        self.sessions.get(&id)
+    /// A session that has an origin and has not ended.
+    pub fn session(&self, id: impl Into<SessionId>) -> Option<&Session> {
+        self.sessions.get(&id.into())
     }
 
     /// The same, to note a look at its traffic.
-    pub fn session_mut(&mut self, id: SessionRef) -> Option<&mut Session> {
-        self.sessions.get_mut(&id)
+    pub fn session_mut(&mut self, id: impl Into<SessionId>) -> Option<&mut Session> {
+        self.sessions.get_mut(&id.into())
     }
 
-    /// Sessions of all shards.
+    /// Sessions of both protocols.
     pub fn sessions_count(&self) -> usize {
         self.sessions.len()
     }
@@ -389,94 +392,30 @@ impl Directory {
     }
 }
 
-/// A stream and the origin that it is mapped to.
+/// A session that begins.
 #[derive(Clone, Debug)]
-pub struct Stream {
-    origin: OriginId,
-    publishers: u32,
-    players: u32,
-    /// Of both, those that media may flow in.
-    established: u32,
-    last_used: Instant,
-    was_published: bool,
-    /// Set while no session is left: its key in the queue of idle streams.
-    forget_at: Option<Instant>,
+pub struct Opening {
+    /// Which stream.
+    pub stream: StreamKey,
+    /// Publisher or player.
+    pub role: Role,
+    /// Whose limits it counts against.
+    pub source: IpAddr,
+    /// The client's address, where it is proven.
+    pub client: Option<SocketAddr>,
+    /// The caller's bonding group.
+    pub group: Option<GroupId>,
 }
 
-impl Stream {
-    fn new(origin: OriginId, now: Instant) -> Self {
+impl From<&PickRequest> for Opening {
+    fn from(request: &PickRequest) -> Self {
         Self {
-            origin,
-            publishers: 0,
-            players: 0,
-            established: 0,
-            last_used: now,
-            was_published: false,
-            forget_at: None,
+            stream: request.stream.clone(),
+            role: request.role,
+            source: request.client.ip(),
+            client: Some(request.client),
+            group: request.group,
         }
-    }
-
-    /// Where its sessions go.
-    pub fn origin(&self) -> OriginId {
-        self.origin
-    }
-
-    /// Sessions that send.
-    pub fn publishers(&self) -> u32 {
-        self.publishers
-    }
-
-    /// Sessions that receive.
-    pub fn players(&self) -> u32 {
-        self.players
-    }
-
-    /// When a session of it began or ended last.
-    pub fn last_used(&self) -> Instant {
-        self.last_used
-    }
-
-    /// Whether media may flow in any session of it.
-    pub fn is_established(&self) -> bool {
-        self.established > 0
-    }
-
-    /// Whether no session of it is left.
-    pub fn is_idle(&self) -> bool {
-        self.publishers == 0 && self.players == 0
-    }
-
-    /// A player may ask for anything, so what only players asked for is forgotten soon.
-    fn idle_ttl(&self) -> Duration {
-        if self.was_published { PUBLISHED_IDLE_TTL } else { PLAYED_IDLE_TTL }
-    }
-}
-
-/// A session of any shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionRef {
-    /// Index of the shard.
-    pub shard: u16,
-    /// Which of its sessions.
-    pub key: SessionKey,
-}
-
-impl SessionRef {
-    /// Reads what `Display` wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut numbers = text.split('-').map(|number| {
-            let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-            is_number.then(|| number.parse::<u32>().ok()).flatten()
-        });
-        let (shard, slot, generation) = (numbers.next()??, numbers.next()??, numbers.next()??);
-        let shard = u16::try_from(shard).ok()?;
-        numbers.next().is_none().then_some(Self { shard, key: SessionKey { slot, generation } })
-    }
-}
-
-impl std::fmt::Display for SessionRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.shard, self.key)
     }
 }
 
@@ -487,8 +426,10 @@ pub struct Session {
     pub stream: Rc<StreamKey>,
     /// Publisher or player.
     pub role: Role,
-    /// The client's proven address.
-    pub client: SocketAddr,
+    /// Whose limits it counts against.
+    pub source: IpAddr,
+    /// The client's proven address. A WebRTC client has none before its first check.
+    pub client: Option<SocketAddr>,
     /// The caller's bonding group.
     pub group: Option<GroupId>,
     /// Chosen once.
@@ -510,16 +451,20 @@ pub struct Look {
     pub rates: [u64; 4],
 }
 
+/// Whether `--origin` names an origin of its own. Without a port or an address it only says more of
+/// one that registers.
+fn is_origin(origin: &StaticOrigin) -> bool {
+    let StaticOrigin { srt, rtc, api, direct, .. } = origin;
+    let has_port = [srt, rtc, api, direct].into_iter().any(Option::is_some);
+    has_port && !origin.ip.is_unspecified()
+}
+
 fn endpoint(port: u16) -> Option<Endpoint> {
     Some(Endpoint { scheme: None, port: NonZeroU16::new(port)? })
 }
 
 /// Streams. Above it the one that would be forgotten first gives way to a new one.
 const STREAMS_MAX: usize = 1_000_000;
-/// How long a stream that had a publisher keeps its origin when no session is left.
-const PUBLISHED_IDLE_TTL: Duration = Duration::from_secs(600);
-/// The same for a stream that only players have asked for.
-const PLAYED_IDLE_TTL: Duration = Duration::from_secs(30);
 /// Until an origin is asked for its key length again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// Streams forgotten by one call, which keeps it under a few milliseconds.
@@ -528,8 +473,10 @@ const EXPIRIES_MAX: usize = 10_000;
 /// What the tests of control's modules build their directories from.
 #[cfg(test)]
 pub(crate) mod fixtures {
+    use super::super::session_id::SessionRef;
     use super::*;
     use crate::protocol::stream_url::DEFAULT_VHOST;
+    use crate::shard::SessionKey;
 
     pub(crate) const TTL: Duration = Duration::from_secs(300);
 
@@ -556,6 +503,16 @@ pub(crate) mod fixtures {
         }
     }
 
+    /// The same, also with what WebRTC needs.
+    pub(crate) fn with_webrtc(mut registration: Registration) -> Registration {
+        registration.endpoints.rtc.extend(Endpoint::parse("udp://8000"));
+        registration.endpoints.api.extend(Endpoint::parse("1985"));
+        registration
+    }
+
+    pub(crate) const CLIENT: SocketAddr =
+        SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 5000);
+
     pub(crate) fn session(slot: u32) -> SessionRef {
         SessionRef { shard: 0, key: SessionKey { slot, generation: 1 } }
     }
@@ -563,7 +520,7 @@ pub(crate) mod fixtures {
     pub(crate) fn request(slot: u32, path: &str, role: Role) -> PickRequest {
         PickRequest {
             session: session(slot).key,
-            client: SocketAddr::from(([192, 0, 2, 1], 5000)),
+            client: CLIENT,
             stream: stream(path),
             role,
             group: None,
@@ -577,8 +534,10 @@ pub(crate) mod fixtures {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream::{PLAYED_IDLE_TTL, PUBLISHED_IDLE_TTL};
     use super::fixtures::*;
     use super::*;
+    use crate::config::HostHeader;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -711,8 +670,8 @@ mod tests {
         let (mut directory, now) = (directory(), Instant::now());
         directory.open(now, session(1), &request(1, "live/a", Role::Publish), OriginId(0));
         directory.open(now, session(2), &request(2, "live/a", Role::Play), OriginId(1));
-        directory.established(session(1));
-        directory.established(session(2));
+        directory.established(session(1), CLIENT);
+        directory.established(session(2), CLIENT);
         assert_eq!(directory.stream(&stream("live/a")).unwrap().origin(), OriginId(0));
     }
 
@@ -736,8 +695,8 @@ mod tests {
         let (id, _) = directory.register(now, registration("a", 1, Some(1))).unwrap();
         directory.open(now, session(1), &request(1, "live/a", Role::Publish), id);
         directory.open(now, session(2), &request(2, "live/a", Role::Play), id);
-        assert!(directory.established(session(1)).is_some());
-        assert!(directory.established(session(1)).is_none());
+        assert!(directory.established(session(1), CLIENT).is_some());
+        assert!(directory.established(session(1), CLIENT).is_none());
         assert!(directory.close(now, session(1)).is_some());
         assert!(directory.close(now, session(1)).is_none());
         assert_eq!(directory.origin(id).unwrap().sessions(), 1);
@@ -789,15 +748,43 @@ mod tests {
         assert_eq!(left, [stream("live/b"), stream("live/c")]);
     }
 
+    fn override_for(name: &str, ip: [u8; 4], path: &str) -> StaticOrigin {
+        let (path, host) = (Some(path.to_owned()), HostHeader::Origin);
+        StaticOrigin { path, host, ..StaticOrigin::at(name, IpAddr::from(ip)) }
+    }
+
     #[test]
-    fn a_session_is_found_by_the_text_that_names_it() {
-        let id = SessionRef { shard: 3, key: SessionKey { slot: 17, generation: 5 } };
-        assert_eq!(id.to_string(), "3-17-5");
-        assert_eq!(SessionRef::parse("3-17-5"), Some(id));
-        for text in
-            ["", "3-17", "3-17-5-1", "70000-1-1", "a-1-1", "1--1", "+1-1-1", "1-1-4294967296"]
+    fn a_configured_origin_without_a_port_says_more_of_one_that_registers() {
+        let now = Instant::now();
+        let configured =
+            [override_for("by-ip", [10, 0, 0, 1], "/ip"), override_for("b", [0, 0, 0, 0], "/name")];
+        let mut directory = Directory::new(now, &configured, TTL);
+        assert_eq!(directory.origins().count(), 0);
+        for (server, host, path) in [("a", 1, Some("/ip")), ("b", 2, Some("/name")), ("c", 3, None)]
         {
-            assert_eq!(SessionRef::parse(text), None, "{text}");
+            let (id, _) = directory.register(now, registration(server, host, None)).unwrap();
+            let special = directory.origin(id).unwrap().special();
+            assert_eq!(special.path.as_deref(), path, "{server}");
         }
+    }
+
+    #[test]
+    fn a_name_says_more_than_an_address() {
+        let now = Instant::now();
+        let configured =
+            [override_for("x", [10, 0, 0, 1], "/ip"), override_for("a", [10, 0, 0, 7], "/name")];
+        let mut directory = Directory::new(now, &configured, TTL);
+        let (id, _) = directory.register(now, registration("a", 1, None)).unwrap();
+        assert_eq!(directory.origin(id).unwrap().special().path.as_deref(), Some("/name"));
+    }
+
+    #[test]
+    fn what_was_configured_for_an_origin_of_its_own_is_not_said_of_its_neighbour() {
+        let now = Instant::now();
+        let own = StaticOrigin { api: Some(8889), ..override_for("mtx", [10, 0, 0, 1], "/x") };
+        let mut directory = Directory::new(now, &[own], TTL);
+        assert_eq!(directory.origins().next().unwrap().special().path.as_deref(), Some("/x"));
+        let (id, _) = directory.register(now, registration("a", 1, None)).unwrap();
+        assert_eq!(directory.origin(id).unwrap().special(), &Special::default());
     }
 }

@@ -1,4 +1,5 @@
-//! The list of all sessions, written while it is read.
+//! The list of all sessions, written while it is read: those of the shards, then those that no
+//! shard has yet.
 //!
 //! It may have tens of megabytes. Page by page it needs the memory of one page, holds nobody up
 //! while it becomes text, and asks a shard for no more than its reader takes.
@@ -14,9 +15,10 @@ use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::admin::Api;
-use super::ask::Page;
+use super::ask::{Expected, Page};
 use super::http::REQUEST_TIMEOUT;
 use super::view::SessionEntry;
+use crate::shard::command::RtcId;
 
 /// The answer to who asks for all sessions. `slot` is held until the last byte is taken.
 pub(super) async fn sessions(api: Api, slot: OwnedSemaphorePermit) -> Response {
@@ -72,6 +74,17 @@ impl SessionList {
                     }
                 }
             }
+        }
+        let mut from = Some(RtcId(0));
+        while let Some(id) = from {
+            // Without an answer the relay is stopping, and so is whoever reads this.
+            let Expected { sessions, next } =
+                api.expected(id, PAGE as usize).await.ok_or(BrokenOff)?;
+            self.append(&sessions)?;
+            if self.text.len() >= CHUNK_MIN {
+                self.send(false).await?;
+            }
+            from = next;
         }
         self.finish(&silent_shards)?;
         self.send(true).await

@@ -7,6 +7,7 @@
 
 mod admin;
 mod admission;
+mod arbiter;
 mod ask;
 pub mod balancer;
 mod connections;
@@ -17,10 +18,13 @@ mod key_length;
 mod list;
 pub mod origin;
 mod quit;
+mod rate;
 pub mod registration;
+pub mod session_id;
 mod shards;
 mod state;
 pub mod tls;
+pub mod stream;
 mod view;
 
 use std::future::pending;

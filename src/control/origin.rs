@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::health::Health;
 use super::registration::Endpoints;
+use crate::config::{HostHeader, StaticOrigin};
 use crate::shard::OriginId;
 
 /// A media server.
@@ -14,6 +15,7 @@ pub struct Origin {
     pub(super) name: String,
     pub(super) ip: IpAddr,
     pub(super) endpoints: Endpoints,
+    pub(super) special: Special,
     pub(super) lifetime: Lifetime,
     /// Said so in the log. Whether it lives is decided by [`Origin::is_alive`] alone.
     pub(super) is_expired: bool,
@@ -48,6 +50,39 @@ impl Origin {
         Some(SocketAddr::new(self.ip, self.endpoints.srt_port()?))
     }
 
+    /// Where WebRTC clients are relayed to, as far as it is known before its first answer.
+    pub fn rtc_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip, self.endpoints.rtc_port()?))
+    }
+
+    /// Where offers are posted to.
+    pub fn api_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip, self.endpoints.api_port()?))
+    }
+
+    /// Where WebRTC clients without signalling are relayed to.
+    pub fn direct_address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip, self.special.direct?))
+    }
+
+    /// What was configured for it alone.
+    pub fn special(&self) -> &Special {
+        &self.special
+    }
+
+    /// Whether sessions of that kind can go to it.
+    pub fn takes(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Srt => self.srt_address().is_some(),
+            // The answer of a configured origin may say alone where its media goes.
+            Kind::WebRtc => {
+                let is_configured = self.seen().is_none() || self.special.path.is_some();
+                self.api_address().is_some() && (is_configured || self.rtc_address().is_some())
+            }
+            Kind::Direct => self.direct_address().is_some(),
+        }
+    }
+
     /// Its last registration; `None` when it was configured.
     pub fn seen(&self) -> Option<&Seen> {
         match &self.lifetime {
@@ -78,6 +113,50 @@ impl Origin {
     /// Bytes; `None` until it has answered an induction.
     pub fn key_length(&self) -> Option<u8> {
         self.key_length
+    }
+}
+
+/// What a session needs of its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An SRT listener.
+    Srt,
+    /// WHIP and WHEP, and a UDP port for the media.
+    WebRtc,
+    /// A UDP port for clients without signalling.
+    Direct,
+}
+
+impl Kind {
+    /// In the order of the API.
+    pub const ALL: [Self; 3] = [Self::Srt, Self::WebRtc, Self::Direct];
+
+    /// As the API shows it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Srt => "srt",
+            Self::WebRtc => "webrtc",
+            Self::Direct => "webrtc-direct",
+        }
+    }
+}
+
+/// What `--origin` says of an origin that is not SRS as it comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Special {
+    /// Of its WHIP and WHEP endpoints; `None`: SRS's.
+    pub path: Option<String>,
+    /// What requests to it say in their Host header.
+    pub host: HostHeader,
+    /// The UDP port for clients without signalling.
+    pub direct: Option<u16>,
+}
+
+impl Special {
+    /// The part of a configured origin that also one that registers may have.
+    pub fn of(origin: &StaticOrigin) -> Self {
+        let StaticOrigin { path, host, direct, .. } = origin;
+        Self { path: path.clone(), host: *host, direct: *direct }
     }
 }
 

@@ -79,12 +79,25 @@ pub struct Endpoints {
 impl Endpoints {
     /// The port of the first endpoint that SRT callers can use.
     pub fn srt_port(&self) -> Option<u16> {
-        let usable = |endpoint: &&Endpoint| match endpoint.scheme {
-            None | Some(Scheme::Udp | Scheme::Srt) => true,
-            Some(Scheme::Tcp | Scheme::Http | Scheme::Https) => false,
-        };
-        self.srt.iter().find(usable).map(|endpoint| endpoint.port.get())
+        first_port(&self.srt, &[Scheme::Udp, Scheme::Srt])
     }
+
+    /// The port of the first endpoint that takes media over UDP. Newer SRS may name TCP first.
+    pub fn rtc_port(&self) -> Option<u16> {
+        first_port(&self.rtc, &[Scheme::Udp])
+    }
+
+    /// The port of the first endpoint that takes plain HTTP requests.
+    pub fn api_port(&self) -> Option<u16> {
+        first_port(&self.api, &[Scheme::Http, Scheme::Tcp])
+    }
+}
+
+/// Where no scheme is given, it is the usual one.
+fn first_port(endpoints: &[Endpoint], schemes: &[Scheme]) -> Option<u16> {
+    let is_usable =
+        |endpoint: &&Endpoint| endpoint.scheme.is_none_or(|scheme| schemes.contains(&scheme));
+    endpoints.iter().find(is_usable).map(|endpoint| endpoint.port.get())
 }
 
 /// One endpoint. The address inside it is not kept: origins write the one they bind, which is
@@ -466,6 +479,25 @@ mod tests {
         for value in [Value::Null, json!([])] {
             assert_eq!(parse(&with("srt", value)).unwrap().endpoints.srt_port(), None);
         }
+    }
+
+    #[test]
+    fn media_over_udp_is_taken_where_udp_is_whatever_stands_first() {
+        for (list, port) in [
+            (json!(["tcp://0.0.0.0:8000", "udp://0.0.0.0:8001"]), Some(8001)),
+            (json!(["udp://8000", "tcp://8001"]), Some(8000)),
+            (json!(["8000"]), Some(8000)),
+            (json!(["tcp://8000"]), None),
+            (json!([]), None),
+        ] {
+            assert_eq!(parse(&with("rtc", list)).unwrap().endpoints.rtc_port(), port);
+        }
+    }
+
+    #[test]
+    fn an_api_is_asked_where_it_needs_no_tls() {
+        let list = json!(["https://1990", "udp://1", "http://0.0.0.0:1985"]);
+        assert_eq!(parse(&with("api", list)).unwrap().endpoints.api_port(), Some(1985));
     }
 
     #[test]

@@ -27,8 +27,8 @@ enum Question {
 struct Link {
     shard: ShardLink,
     /// Commands that found the mailbox full, in order. Decisions about sessions are as many as
-    /// handshakes that the shard itself keeps waiting, which it bounds; questions are not taken
-    /// while anything waits here.
+    /// handshakes that the shard itself keeps waiting, which it bounds, and as WebRTC sessions that
+    /// admission let in; questions are not taken while anything waits here.
     backlog: VecDeque<Command>,
     /// What it answered last.
     counters: Counters,

@@ -3,35 +3,47 @@
 //! One task holds a [`State`]. Events of the shards and questions of the HTTP tasks come to it as
 //! messages, so nothing here is shared or locked, and nothing here waits.
 
+mod report;
+mod sessions;
+mod srt;
+mod webrtc;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::webrtc::Refusals;
 use super::ShardLink;
 use super::admission::{Admission, Limits};
-use super::ask::{Ask, Page, Readiness};
-use super::balancer::{Balancer, Pick};
-use super::directory::{Directory, SessionRef};
+use super::arbiter::Arbiter;
+use super::ask::{Ask, Resource};
+use super::balancer::Balancer;
+use super::directory::Directory;
 use super::key_length::{Advertised, advertised};
 use super::origin::{Change, Conflict};
 use super::quit::{Quit, Step};
+use super::rate::Rates;
 use super::registration::Registration;
+use super::session_id::{SessionId, SessionRef};
 use super::shards::Shards;
-use super::view::{OriginEntry, SessionEntry, StreamEntry};
+use super::view::OriginEntry;
 use crate::config::{BalancerChoice, Config, KeyLength};
-use crate::protocol::srt::Rejection;
 use crate::shard::OriginId;
-use crate::shard::command::{
-    Command, EndReason, Event, FromShard, PickRequest, SessionView, Traffic,
-};
+use crate::shard::command::{Command, EndReason, Event, FromShard};
 use crate::telemetry::log::Throttle;
-use crate::telemetry::metrics::{SetupTimes, ShardSnapshot, Snapshot, cpu_seconds};
+use crate::telemetry::metrics::SetupTimes;
 
 /// Control's state.
 pub(super) struct State {
     directory: Directory,
     balancer: Balancer,
     admission: Admission,
+    /// `--http-per-source`
+    offers: Rates,
+    arbiter: Arbiter,
+    /// Of WebRTC sessions. Those of SRT are counted by the shards.
+    refusals: Refusals,
+    goodbyes: Vec<Resource>,
     shards: Shards,
     quit: Quit,
     setup: SetupTimes,
@@ -41,13 +53,6 @@ pub(super) struct State {
     advertised: Option<Advertised>,
     engine: &'static str,
     is_stopped: bool,
-}
-
-/// Why control refuses a session.
-struct Refusal {
-    rejection: Rejection,
-    /// For the log.
-    cause: &'static str,
 }
 
 impl State {
@@ -69,6 +74,10 @@ impl State {
                 pending_per_source: config.pending_per_source,
                 new_per_source: config.new_per_source,
             }),
+            offers: Rates::new(config.http_per_source.per_second, config.http_per_source.burst),
+            arbiter: Arbiter::new(shards.len()),
+            refusals: Refusals::new(),
+            goodbyes: Vec::new(),
             shards: Shards::new(shards),
             quit: Quit::new(config.grace_quit_timeout, config.force_quit_timeout),
             setup: SetupTimes::default(),
@@ -96,12 +105,16 @@ impl State {
             Event::Counters { request, counters } => {
                 self.shards.take_counters(now, shard, request, *counters);
             }
-            Event::Expected { .. }
-            | Event::Path(_)
-            | Event::Yielded { .. }
-            | Event::Candidate { .. }
-            | Event::Validated { .. }
-            | Event::RtcEnded { .. } => {}
+            Event::Expected { session, result } => self.expected(now, session, result),
+            Event::Path(request) => self.path(shard, *request),
+            Event::Yielded { session, handover } => self.yielded(now, shard, session, handover),
+            Event::Candidate { client, ufrag } => self.candidate(now, shard, client, &ufrag),
+            Event::Validated { session, key, client, setup } => {
+                self.validated(shard, session, key, client, setup);
+            }
+            Event::RtcEnded { session, reason, traffic, age } => {
+                self.rtc_ended(now, shard, session, reason, traffic, age);
+            }
             Event::Emptied => self.shards.emptied(shard),
             Event::Failed => self.shard_failed(now, shard),
         }
@@ -111,147 +124,6 @@ impl State {
     fn shard_failed(&mut self, now: Instant, shard: u16) {
         tracing::error!(shard, "a shard has failed: the relay quits");
         self.quit_now(now);
-    }
-
-    fn pick(&mut self, now: Instant, shard: u16, request: &PickRequest) {
-        let session = request.session;
-        let id = SessionRef { shard, key: session };
-        if self.directory.session(id).is_some() {
-            // A shard asks once for each session, and a second answer must not count it twice.
-            return;
-        }
-        let command = match self.decide(now, request) {
-            Ok(Pick { origin, address }) => {
-                self.directory.open(now, id, request, origin);
-                Command::Open { session, origin, address }
-            }
-            Err(Refusal { rejection, cause }) => {
-                if let Some(held_back) = self.throttle.pass(now, cause) {
-                    let PickRequest { client, stream, .. } = request;
-                    let (code, reason) = (rejection.wire(), rejection.label());
-                    tracing::warn!(
-                        %client, %stream, reason, code, cause, held_back,
-                        "session refused"
-                    );
-                }
-                Command::Refuse { session, rejection }
-            }
-        };
-        self.shards.tell(shard, command);
-    }
-
-    fn decide(&mut self, now: Instant, request: &PickRequest) -> Result<Pick, Refusal> {
-        if self.quit.is_draining() {
-            return Err(Refusal { rejection: Rejection::Close, cause: "draining" });
-        }
-        let pick = self.balancer.pick(&self.directory, now, request).ok_or(Refusal {
-            rejection: Rejection::Unavailable,
-            cause: "no live origin with SRT",
-        })?;
-        match self.admission.admit(now, request.client.ip()) {
-            Ok(()) => Ok(pick),
-            Err(limit) => Err(Refusal { rejection: Rejection::Overload, cause: limit.label() }),
-        }
-    }
-
-    fn established(&mut self, id: SessionRef, setup: Duration) {
-        let Some(session) = self.directory.established(id) else {
-            return;
-        };
-        let (client, stream, role) = (session.client, session.stream.clone(), session.role.label());
-        let origin = session.origin;
-        self.admission.established(client.ip());
-        self.setup.observe(setup);
-        if self.directory.origin_succeeded(origin) {
-            tracing::info!(origin = self.origin_name(origin), "origin answers again");
-        }
-        let origin = self.origin_name(origin);
-        let setup_ms = millis(setup);
-        tracing::info!(session = %id, role, %stream, %client, origin, setup_ms, "session started");
-    }
-
-    fn ended(
-        &mut self,
-        now: Instant,
-        id: SessionRef,
-        reason: EndReason,
-        traffic: Traffic,
-        age: Duration,
-    ) {
-        let Some(session) = self.directory.close(now, id) else {
-            return;
-        };
-        let (client, stream, role) = (session.client, &session.stream, session.role.label());
-        self.admission.ended(client.ip(), session.is_established);
-        if reason == EndReason::Refused(Rejection::BadGateway) {
-            self.origin_failed(now, session.origin);
-        }
-        let code = match reason {
-            EndReason::RefusedByOrigin(wire) => Some(wire),
-            EndReason::Refused(rejection) => Some(rejection.wire()),
-            EndReason::ClientShutdown
-            | EndReason::OriginShutdown
-            | EndReason::ClientIdle
-            | EndReason::OriginIdle
-            | EndReason::OriginGone
-            | EndReason::Superseded
-            | EndReason::PendingOverflow
-            | EndReason::DtlsClosed
-            | EndReason::Deleted
-            | EndReason::NeverValidated
-            | EndReason::Operator
-            | EndReason::Quit => None,
-        };
-        let reason = reason.label();
-        if session.is_established {
-            let Traffic { client_in, client_out, origin_in, origin_out } = traffic;
-            let origin = self.origin_name(session.origin);
-            tracing::info!(
-                session = %id, role, %stream, %client, origin, reason,
-                age_ms = millis(age),
-                client_in_packets = client_in.packets, client_in_bytes = client_in.bytes,
-                client_out_packets = client_out.packets, client_out_bytes = client_out.bytes,
-                origin_in_packets = origin_in.packets, origin_in_bytes = origin_in.bytes,
-                origin_out_packets = origin_out.packets, origin_out_bytes = origin_out.bytes,
-                "session ended"
-            );
-        } else if let Some(held_back) = self.throttle.pass(now, reason) {
-            let origin = self.origin_name(session.origin);
-            tracing::warn!(
-                session = %id, role, %stream, %client, origin, reason, code, held_back,
-                "session not established"
-            );
-        }
-    }
-
-    /// A session found nobody at its origin.
-    fn origin_failed(&mut self, now: Instant, origin: OriginId) {
-        let Some(avoided) = self.directory.origin_failed(now, origin) else {
-            return;
-        };
-        tracing::warn!(
-            origin = self.origin_name(origin),
-            seconds = avoided.as_secs(),
-            "origin failing: it does not answer handshakes, and new streams avoid it"
-        );
-    }
-
-    fn show_sessions(
-        &mut self,
-        now: Instant,
-        shard: u16,
-        request: u64,
-        views: &[SessionView],
-        next_slot: Option<u32>,
-    ) {
-        let Some(reply) = self.shards.take_sessions_question(request) else {
-            return;
-        };
-        let directory = &mut self.directory;
-        let sessions =
-            views.iter().map(|view| SessionEntry::new(now, shard, view, directory)).collect();
-        // Whoever asked may have given up.
-        let _ = reply.send(Page { sessions, next_slot });
     }
 
     /// Answers a question. Who asked may have given up, so a reply that cannot be delivered is
@@ -277,14 +149,31 @@ impl State {
             Ask::Sessions { shard, from_slot, limit, reply } => {
                 self.shards.ask_sessions(shard, from_slot, limit, reply);
             }
-            Ask::Offer { .. }
-            | Ask::Expect { .. }
-            | Ask::Publish { .. }
-            | Ask::Resource { .. }
-            | Ask::Abandon { .. }
-            | Ask::Finish { .. } => {}
+            Ask::Expected { from, limit, reply } => {
+                let _ = reply.send(self.expected_sessions(now, from, limit));
+            }
+            Ask::Session { session, reply } => {
+                let _ = reply.send(self.rtc_session(now, session));
+            }
+            Ask::Offer { offer, reply } => {
+                if let Err(Ok(placement)) = reply.send(self.offer(now, *offer)) {
+                    self.abandon(now, placement.session);
+                }
+            }
+            Ask::Expect { session, address, pairs, reply } => {
+                self.expect(now, session, address, &pairs, reply);
+            }
+            Ask::Publish { session, resource } => self.publish(now, session, resource),
+            Ask::Resource { token, reply } => {
+                let _ = reply.send(self.resource(&token));
+            }
+            Ask::Abandon { session } => self.abandon(now, session),
+            Ask::Unreachable { session } => self.unreachable(now, session),
+            Ask::Finish { session, reason } => {
+                self.finish(now, session, reason);
+            }
             Ask::Close { session, reply } => {
-                let _ = reply.send(self.close(session));
+                let _ = reply.send(self.close(now, session));
             }
             Ask::Counters { shard, age_max, reply } => {
                 self.shards.ask_counters(now, shard, age_max, reply);
@@ -307,60 +196,24 @@ impl State {
             Change::Returned => "returned",
             Change::Heartbeat => return Ok(()),
         };
-        let srt = self.directory.origin(id).and_then(|origin| origin.srt_address());
-        let srt = srt.map(tracing::field::display);
-        tracing::info!(origin = self.origin_name(id), server, %ip, srt, "origin {change}");
+        let origin = self.directory.origin(id);
+        let srt = origin.and_then(|origin| origin.srt_address()).map(tracing::field::display);
+        let rtc = origin.and_then(|origin| origin.rtc_address()).map(tracing::field::display);
+        tracing::info!(origin = self.origin_name(id), server, %ip, srt, rtc, "origin {change}");
         Ok(())
     }
 
-    fn streams(&self, now: Instant, limit: usize) -> (Vec<StreamEntry>, usize) {
-        let entry = |(key, stream)| StreamEntry::new(now, key, stream, &self.directory);
-        let streams = self.directory.streams().take(limit).map(entry).collect();
-        (streams, self.directory.streams_count())
-    }
-
-    fn close(&mut self, session: SessionRef) -> bool {
-        let is_known = self.directory.session(session).is_some();
-        if is_known {
-            let SessionRef { shard, key } = session;
-            let reason = EndReason::Operator;
-            self.shards.tell(shard, Command::Close { session: key, reason });
-        }
-        is_known
-    }
-
-    fn snapshot(&self, now: Instant, since: Instant) -> Snapshot {
-        let shards = self.shards.counters(since).map(|(counters, tid, is_up)| ShardSnapshot {
-            counters: counters.clone(),
-            is_up,
-            cpu_seconds: thread_cpu_seconds(tid),
-        });
-        let origins = self
-            .directory
-            .origins()
-            .map(|origin| (origin.name().to_owned(), self.directory.is_healthy(origin, now)));
-        Snapshot {
-            shards: shards.collect(),
-            origins: origins.collect(),
-            setup: self.setup.clone(),
-            version: env!("CARGO_PKG_VERSION"),
-            engine: self.engine,
-        }
-    }
-
-    fn readiness(&self, now: Instant) -> Readiness {
-        let live =
-            self.directory.origins().filter(|origin| self.directory.is_alive(origin, now)).count();
-        let up = self
-            .directory
-            .origins()
-            .filter(|origin| self.directory.is_healthy(origin, now))
-            .count();
-        match (live, up) {
-            _ if self.quit.is_draining() => Readiness::Draining,
-            (0, _) => Readiness::NoOrigin,
-            (origins_failing, 0) => Readiness::Degraded { origins_failing },
-            (_, origins_up) => Readiness::Ready { origins_up },
+    fn close(&mut self, now: Instant, session: SessionId) -> bool {
+        let reason = EndReason::Operator;
+        match session {
+            SessionId::Srt(id) => {
+                let is_known = self.directory.session(id).is_some();
+                if is_known {
+                    self.shards.tell(id.shard, Command::Close { session: id.key, reason });
+                }
+                is_known
+            }
+            SessionId::WebRtc(id) => self.finish(now, id, reason),
         }
     }
 
@@ -369,7 +222,9 @@ impl State {
         for name in self.directory.expire(now) {
             tracing::warn!(origin = name, "origin expired: its heartbeat has stopped");
         }
+        self.expire_webrtc(now);
         self.admission.sweep(now);
+        self.offers.sweep(now);
         self.shards.sweep();
         for (message, held_back) in self.throttle.overdue(now) {
             tracing::warn!(held_back, "more of the same: {message}");
@@ -428,13 +283,13 @@ impl State {
     /// Asked to quit: gently the first time, at once the second.
     pub(super) fn quit(&mut self, now: Instant) {
         let step = self.quit.ask(now);
-        self.take_step(step);
+        self.take_step(now, step);
     }
 
     /// Asked to quit at once.
     pub(super) fn quit_now(&mut self, now: Instant) {
         let step = self.quit.ask_now(now);
-        self.take_step(step);
+        self.take_step(now, step);
     }
 
     /// Moves on what waited for room, for the last session or for time.
@@ -442,10 +297,10 @@ impl State {
         self.shards.flush();
         let sessions = self.directory.sessions_count();
         let step = self.quit.advance(now, sessions, self.shards.are_empty());
-        self.take_step(step);
+        self.take_step(now, step);
     }
 
-    fn take_step(&mut self, step: Option<Step>) {
+    fn take_step(&mut self, now: Instant, step: Option<Step>) {
         let sessions = self.directory.sessions_count();
         match step {
             Some(Step::Drain) => {
@@ -457,6 +312,7 @@ impl State {
                 // The shards must also refuse who comes after the goodbyes.
                 self.shards.tell_all(|| Command::Drain(true));
                 self.shards.tell_all(|| Command::CloseAll);
+                self.abandon_webrtc(now);
             }
             Some(Step::Stop) => {
                 self.is_stopped = true;
@@ -488,11 +344,6 @@ impl State {
     }
 }
 
-/// Reading it costs some microseconds and never waits: procfs makes it up on the spot.
-fn thread_cpu_seconds(tid: i32) -> Option<f64> {
-    cpu_seconds(&std::fs::read_to_string(format!("/proc/self/task/{tid}/schedstat")).ok()?)
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -500,22 +351,22 @@ fn millis(duration: Duration) -> u64 {
 /// How soon a full mailbox is tried again: nobody tells when it has room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
+/// A state with fake shards.
 #[cfg(test)]
-mod tests {
+mod fixtures {
     use super::*;
-    use crate::control::directory::fixtures::{registration, request, session, stream};
+    use crate::control::directory::fixtures::{registration, request, session};
     use crate::mailbox::{Mailbox, mailbox};
-    use crate::shard::SessionKey;
-    use crate::shard::command::{Flow, Role};
+    use crate::shard::command::{Flow, Role, Traffic};
 
-    struct Relay {
-        state: State,
-        shards: Vec<Mailbox<Command>>,
-        now: Instant,
+    pub(super) struct Relay {
+        pub(super) state: State,
+        pub(super) shards: Vec<Mailbox<Command>>,
+        pub(super) now: Instant,
     }
 
     impl Relay {
-        fn new(config: Config) -> Self {
+        pub(super) fn new(config: Config) -> Self {
             let (posts, shards): (Vec<_>, Vec<_>) = (0..2).map(|_| mailbox(64).unwrap()).unzip();
             let links = posts.into_iter().map(|post| ShardLink { post, cpu: None, tid: 0 });
             let now = Instant::now();
@@ -524,37 +375,48 @@ mod tests {
             Self { state, shards, now }
         }
 
-        fn with_origin() -> Self {
+        pub(super) fn with_origin() -> Self {
             let mut relay = Self::new(Config::default());
             relay.state.register(relay.now, registration("a", 1, Some(10080))).unwrap();
             relay
         }
 
-        fn event(&mut self, shard: u16, event: Event) {
+        pub(super) fn event(&mut self, shard: u16, event: Event) {
             self.state.handle_event(self.now, FromShard { shard, event });
         }
 
-        fn pick(&mut self, shard: u16, slot: u32) -> Command {
+        pub(super) fn pick(&mut self, shard: u16, slot: u32) -> Command {
             self.event(shard, Event::Pick(Box::new(request(slot, "live/a", Role::Publish))));
             self.shards[usize::from(shard)].take().unwrap()
         }
 
-        fn established(&mut self, shard: u16, slot: u32) {
+        pub(super) fn established(&mut self, shard: u16, slot: u32) {
             let setup = Duration::from_millis(9);
             self.event(shard, Event::Established { session: session(slot).key, setup });
         }
 
-        fn ended(&mut self, shard: u16, slot: u32, reason: EndReason) {
+        pub(super) fn ended(&mut self, shard: u16, slot: u32, reason: EndReason) {
             let traffic =
                 Traffic { client_in: Flow { packets: 1, bytes: 9 }, ..Traffic::default() };
             let session = session(slot).key;
             self.event(shard, Event::Ended { session, reason, traffic, age: Duration::ZERO });
         }
 
-        fn commands(&self, shard: usize) -> Vec<Command> {
+        pub(super) fn commands(&self, shard: usize) -> Vec<Command> {
             std::iter::from_fn(|| self.shards[shard].take()).collect()
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::Relay;
+    use super::*;
+    use crate::control::ask::Readiness;
+    use crate::control::directory::fixtures::{registration, request, session, stream};
+    use crate::protocol::srt::Rejection;
+    use crate::shard::SessionKey;
+    use crate::shard::command::Role;
 
     #[track_caller]
     fn assert_refused(command: &Command, expected: Rejection) {
@@ -682,8 +544,8 @@ mod tests {
     fn only_a_session_that_lives_can_be_closed() {
         let mut relay = Relay::with_origin();
         relay.pick(0, 1);
-        assert!(!relay.state.close(session(2)));
-        assert!(relay.state.close(session(1)));
+        assert!(!relay.state.close(relay.now, session(2).into()));
+        assert!(relay.state.close(relay.now, session(1).into()));
         let told = relay.commands(0);
         assert!(matches!(told[..], [Command::Close { reason: EndReason::Operator, .. }]));
     }
@@ -739,12 +601,5 @@ mod tests {
         assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
         relay.now += Config::default().origin_ttl;
         assert_eq!(relay.state.readiness(relay.now), Readiness::NoOrigin);
-    }
-
-    #[test]
-    fn the_cpu_time_of_this_thread_can_be_read() {
-        let tid = rustix::thread::gettid().as_raw_nonzero().get();
-        assert!(thread_cpu_seconds(tid).unwrap() >= 0.0);
-        assert_eq!(thread_cpu_seconds(0), None);
     }
 }

@@ -19,7 +19,8 @@ use super::http::Peer;
 use super::*;
 use crate::mailbox::mailbox;
 use crate::shard::command::{
-    EndReason, Event, Flow, ProtocolView, Role, SessionView, SrtView, State as Stage, Traffic,
+    EndReason, Event, Flow, ProtocolView, Role, RtcId, SessionView, SrtView, State as Stage,
+    Traffic, WebRtcView,
 };
 use crate::shard::counters::{Counters, Share};
 
@@ -118,7 +119,8 @@ impl Relay {
     }
 }
 
-/// Answers questions as a shard with one session in slot 7 would, and passes decisions on.
+/// Answers questions as a shard with an SRT session in slot 7 and a WebRTC session in
+/// [`OWNED_SLOT`] would, and passes decisions on.
 struct FakeShard {
     index: u16,
     mailbox: Mailbox<Command>,
@@ -143,13 +145,19 @@ impl FakeShard {
                         self.send(Event::Counters { request, counters });
                     }
                     Command::Sessions { request, from_slot, .. } => {
-                        let sessions = if from_slot <= 7 { vec![one_view()] } else { Vec::new() };
+                        let sessions = match from_slot {
+                            ..=7 => vec![one_view()],
+                            OWNED_SLOT => vec![webrtc_view()],
+                            _ => Vec::new(),
+                        };
                         self.send(Event::Sessions { request, sessions, next_slot: None });
                     }
                     Command::CloseAll => self.send(Event::Emptied),
                     Command::Stop => return,
-                    other @ (Command::Expect { .. }
-                    | Command::Own { .. }
+                    Command::Expect { session, .. } => {
+                        self.send(Event::Expected { session: session.id, result: Ok(()) });
+                    }
+                    other @ (Command::Own { .. }
                     | Command::Deny { .. }
                     | Command::Yield { .. }
                     | Command::Finish { .. }
@@ -187,6 +195,19 @@ fn one_view() -> SessionView {
         protocol: ProtocolView::Srt(SrtView::default()),
     }
 }
+
+fn webrtc_view() -> SessionView {
+    let webrtc = WebRtcView {
+        id: RtcId(1),
+        ufrag_pairs: vec!["u:u".to_owned()],
+        addresses: vec!["192.0.2.1:5000".parse().unwrap()],
+        ssrcs: vec![7],
+    };
+    SessionView { protocol: ProtocolView::WebRtc(webrtc), ..one_view() }
+}
+
+/// Where the fake shards keep a WebRTC session. It is not in their lists, which begin at slot 0.
+const OWNED_SLOT: u32 = 100;
 
 struct Answer {
     status: u16,
@@ -400,6 +421,40 @@ fn a_session_is_listed_found_by_its_id_and_closed() {
 }
 
 #[test]
+fn a_webrtc_session_is_listed_and_found_before_and_after_a_shard_owns_it_and_closed() {
+    let origin = crate::config::StaticOrigin {
+        direct: Some(4001),
+        ..crate::config::StaticOrigin::at("p2p", IpAddr::from(LOCAL))
+    };
+    let config = Config { origins: vec![origin], webrtc_direct: true, ..Config::default() };
+    let relay = Relay::start(config, 2);
+    let client = "192.0.2.1:5000".parse().unwrap();
+    relay.event(Event::Candidate { client, ufrag: "abcd".into() });
+    let owned = relay.told.recv().unwrap();
+    assert!(matches!(owned, Command::Own { session: RtcId(1), .. }), "{owned:?}");
+    let before = relay.get("/api/v1/sessions/w-1").json();
+    assert_eq!((&before["state"], &before["origin"]), (&json!("expected"), &json!("p2p")));
+
+    let key = crate::shard::SessionKey { slot: OWNED_SLOT, generation: 1 };
+    let setup = Duration::from_millis(9);
+    relay.event(Event::Validated { session: RtcId(1), key, client, setup });
+    let after = relay.get("/api/v1/sessions/w-1").json();
+    assert_eq!((&after["id"], &after["state"]), (&json!("w-1"), &json!("established")));
+    assert_eq!(after["webrtc"]["ssrcs"], json!([7]));
+    relay.get("/api/v1/sessions/w-2").assert_problem(404, "w-2");
+
+    let delete = |id| {
+        let head = format!("DELETE /api/v1/sessions/{id} HTTP/1.1\r\nHost: x\r\n");
+        ask(relay.system, &format!("{head}Connection: close\r\n\r\n"))
+    };
+    delete("w-2").assert_problem(404, "w-2");
+    assert_eq!(delete("w-1").status, 204);
+    let told = relay.told.recv().unwrap();
+    assert!(matches!(told, Command::Finish { reason: EndReason::Operator, .. }), "{told:?}");
+    relay.quit(Request::QuitNow);
+}
+
+#[test]
 fn health_and_metrics_ask_every_shard() {
     let relay = Relay::start(Config::default(), 2);
     assert_eq!(relay.get("/livez").json()["shards"], 2);
@@ -412,6 +467,8 @@ fn health_and_metrics_ask_every_shard() {
         r#"ringway_packets_total{proto="srt",leg="client",dir="in"} 10"#,
         r#"ringway_shard_up{shard="1"} 1"#,
         r#"ringway_origin_up{origin="origin1"} 1"#,
+        r#"ringway_refusals_total{proto="webrtc",reason="no_origin"} 0"#,
+        "ringway_sessions_expected 0",
     ] {
         assert!(metrics.body.lines().any(|other| other == line), "{line}\n{}", metrics.body);
     }
@@ -442,11 +499,24 @@ fn a_draining_relay_is_not_ready_but_takes_heartbeats_until_its_last_session_has
 /// Asks a router as `peer` would, while `state` answers. Fake shards are silent: their mailboxes
 /// are kept unread.
 async fn ask_router(config: Config, peer: [u8; 4], request: HttpRequest<Body>) -> Answer {
+    ask_router_after(config, peer, request, None).await
+}
+
+/// The same after shard 0 has said something.
+async fn ask_router_after(
+    config: Config,
+    peer: [u8; 4],
+    request: HttpRequest<Body>,
+    said: Option<Event>,
+) -> Answer {
     let config = Arc::new(config);
     let (ask, mut asks) = mpsc::channel(8);
     let (post, _unread) = mailbox(8).unwrap();
     let links = vec![ShardLink { post, cpu: None, tid: 0 }];
     let mut state = State::new(Instant::now(), &config, links, "mmsg", 1);
+    if let Some(event) = said {
+        state.handle_event(Instant::now(), FromShard { shard: 0, event });
+    }
     let router = TowerToHyperService::new(Api::new(ask, config, 1).system_router());
     let mut request = request;
     request.extensions_mut().insert(Peer(SocketAddr::new(IpAddr::from(peer), 9)));
@@ -537,6 +607,20 @@ async fn a_register_token_is_asked_for_where_there_is_one() {
     missing.assert_problem(401, "--register-token");
     let right = ask_router(config(), REMOTE, registration_from_srs(Some("right"))).await;
     assert_eq!(right.status, 200, "{}", right.body);
+}
+
+#[tokio::test]
+async fn sessions_that_no_shard_owns_are_in_the_list() {
+    let origin = crate::config::StaticOrigin {
+        direct: Some(4001),
+        ..crate::config::StaticOrigin::at("p2p", IpAddr::from(LOCAL))
+    };
+    let config = Config { origins: vec![origin], webrtc_direct: true, ..Config::default() };
+    let candidate =
+        Event::Candidate { client: "192.0.2.1:5".parse().unwrap(), ufrag: "abcd".into() };
+    let list = ask_router_after(config, LOCAL, get("/api/v1/sessions"), Some(candidate)).await;
+    assert_eq!(list.json()["sessions"][0]["id"], "w-1");
+    assert_eq!(list.json()["sessions"][0]["state"], "expected");
 }
 
 #[tokio::test]

@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::directory::{Directory, Look, Session, SessionRef, Stream};
-use super::origin::Origin;
+use super::directory::{Directory, Look, Session};
+use super::origin::{Kind, Origin};
 use super::registration::Endpoint;
+use super::session_id::{SessionId, SessionRef};
+use super::stream::Stream;
 use crate::protocol::stream_url::StreamKey;
-use crate::shard::command::{Flow, ProtocolView, SessionView, SrtView, Traffic};
+use crate::shard::command::{
+    Flow, Protocol, ProtocolView, RtcId, SessionView, SrtView, Traffic, WebRtcView,
+};
 
 /// A session. What the relay cannot see is absent.
 #[derive(Debug, Serialize)]
@@ -20,7 +24,8 @@ pub(super) struct SessionEntry {
     client: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<String>,
-    shard: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<u16>,
     state: &'static str,
     age_seconds: f64,
     packets: PerFlow,
@@ -30,6 +35,8 @@ pub(super) struct SessionEntry {
     bitrate: PerFlow,
     #[serde(skip_serializing_if = "Option::is_none")]
     srt: Option<SrtEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webrtc: Option<WebRtcEntry>,
 }
 
 impl SessionEntry {
@@ -41,7 +48,10 @@ impl SessionEntry {
         view: &SessionView,
         directory: &mut Directory,
     ) -> Self {
-        let id = SessionRef { shard, key: view.session };
+        let (id, protocol) = match &view.protocol {
+            ProtocolView::Srt(_) => (SessionRef { shard, key: view.session }.into(), Protocol::Srt),
+            ProtocolView::WebRtc(webrtc) => (SessionId::WebRtc(webrtc.id), Protocol::WebRtc),
+        };
         let rates = match directory.session_mut(id) {
             Some(session) => look_at(session, now, view),
             None => rates(view.traffic, view.age),
@@ -50,12 +60,12 @@ impl SessionEntry {
         let [client_in, client_out, origin_in, origin_out] = rates;
         Self {
             id: id.to_string(),
-            proto: "srt",
+            proto: protocol.label(),
             role: view.role.label(),
             stream: view.stream.to_string(),
             client: view.client.to_string(),
             origin: origin.map(|origin| origin.name().to_owned()),
-            shard,
+            shard: Some(shard),
             state: view.state,
             age_seconds: seconds(view.age),
             packets: PerFlow::of(view.traffic, |flow| flow.packets),
@@ -65,6 +75,44 @@ impl SessionEntry {
                 ProtocolView::Srt(srt) => Some(SrtEntry::new(*srt)),
                 ProtocolView::WebRtc(_) => None,
             },
+            webrtc: match &view.protocol {
+                ProtocolView::Srt(_) => None,
+                ProtocolView::WebRtc(webrtc) => Some(WebRtcEntry::new(webrtc)),
+            },
+        }
+    }
+
+    /// A WebRTC session that only control knows: its client was told where to go and has not come,
+    /// or its offer is with the origin. `username` is what its client's requests will be named.
+    pub(super) fn expected(
+        id: RtcId,
+        age: Duration,
+        username: Option<&str>,
+        session: &Session,
+        directory: &Directory,
+    ) -> Self {
+        let origin = directory.origin(session.origin);
+        let client = session.client.map(|client| client.to_string());
+        let none = || PerFlow::of(Traffic::default(), |flow| flow.bytes);
+        Self {
+            id: SessionId::WebRtc(id).to_string(),
+            proto: Protocol::WebRtc.label(),
+            role: session.role.label(),
+            stream: session.stream.to_string(),
+            client: client.unwrap_or_else(|| session.source.to_string()),
+            origin: origin.map(|origin| origin.name().to_owned()),
+            shard: None,
+            state: "expected",
+            age_seconds: seconds(age),
+            packets: none(),
+            bytes: none(),
+            bitrate: none(),
+            srt: None,
+            webrtc: Some(WebRtcEntry {
+                ufrag_pair: username.map(str::to_owned),
+                addresses: Vec::new(),
+                ssrcs: Vec::new(),
+            }),
         }
     }
 
@@ -135,6 +183,26 @@ impl SrtEntry {
     }
 }
 
+#[derive(Debug, Serialize)]
+struct WebRtcEntry {
+    /// The newest; after an ICE restart there are others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ufrag_pair: Option<String>,
+    /// Proven ones, the selected one first.
+    addresses: Vec<String>,
+    ssrcs: Vec<u32>,
+}
+
+impl WebRtcEntry {
+    fn new(view: &WebRtcView) -> Self {
+        Self {
+            ufrag_pair: view.ufrag_pairs.first().cloned(),
+            addresses: view.addresses.iter().map(ToString::to_string).collect(),
+            ssrcs: view.ssrcs.clone(),
+        }
+    }
+}
+
 /// An origin.
 #[derive(Debug, Serialize)]
 pub(super) struct OriginEntry {
@@ -148,6 +216,11 @@ pub(super) struct OriginEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<String>,
     endpoints: EndpointsEntry,
+    /// What sessions can go to it.
+    takes: Vec<&'static str>,
+    /// Of its WHIP and WHEP endpoints, where they are not those of SRS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
     state: &'static str,
     #[serde(rename = "static")]
     is_static: bool,
@@ -176,7 +249,14 @@ impl OriginEntry {
                 api: texts(&endpoints.api),
                 srt: texts(&endpoints.srt),
                 rtc: texts(&endpoints.rtc),
+                direct: origin.special().direct,
             },
+            takes: Kind::ALL
+                .into_iter()
+                .filter(|kind| origin.takes(*kind))
+                .map(Kind::label)
+                .collect(),
+            path: origin.special().path.clone(),
             state: if !directory.is_alive(origin, now) {
                 "expired"
             } else if origin.is_failing(now) {
@@ -199,6 +279,8 @@ struct EndpointsEntry {
     api: Vec<String>,
     srt: Vec<String>,
     rtc: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct: Option<u16>,
 }
 
 /// A stream that is mapped to an origin.
@@ -330,6 +412,48 @@ mod tests {
             "srt": {"retransmits": 0, "encryption": "none"},
         });
         assert_eq!(shown(now, &view, &mut directory), expected);
+    }
+
+    #[test]
+    fn a_webrtc_session_has_the_same_name_on_every_shard() {
+        let (mut directory, now) = known();
+        directory.open(now, RtcId(17), &request(8, "live/b", Role::Play), OriginId(0));
+        let webrtc = WebRtcView {
+            id: RtcId(17),
+            ufrag_pairs: vec!["o2:c2".to_owned(), "o:c".to_owned()],
+            addresses: vec!["192.0.2.1:5000".parse().unwrap(), "[2001:db8::1]:9".parse().unwrap()],
+            ssrcs: vec![7, 8],
+        };
+        let view = SessionView {
+            protocol: ProtocolView::WebRtc(webrtc),
+            ..view(125_000, Duration::from_secs(1))
+        };
+        for shard in [0, 3] {
+            let shown = to_value(SessionEntry::new(now, shard, &view, &mut directory)).unwrap();
+            assert_eq!((&shown["id"], &shown["shard"]), (&json!("w-17"), &json!(shard)));
+            assert_eq!((&shown["proto"], shown.get("srt")), (&json!("webrtc"), None));
+            let expected = json!({
+                "ufrag_pair": "o2:c2",
+                "addresses": ["192.0.2.1:5000", "[2001:db8::1]:9"],
+                "ssrcs": [7, 8],
+            });
+            assert_eq!(shown["webrtc"], expected);
+        }
+        assert!(directory.session(RtcId(17)).unwrap().look.is_some(), "for its bit rate");
+    }
+
+    #[test]
+    fn an_origin_shows_what_it_takes() {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.register(now, with_webrtc(registration("a", 1, Some(1)))).unwrap();
+        directory.register(now, registration("b", 2, Some(1))).unwrap();
+        let shown: Vec<_> = directory
+            .origins()
+            .map(|origin| to_value(OriginEntry::new(now, origin, &directory)).unwrap())
+            .collect();
+        assert_eq!(shown[0]["takes"], json!(["srt", "webrtc"]));
+        assert_eq!(shown[0]["endpoints"]["rtc"], json!(["udp://:8000"]));
+        assert_eq!(shown[1]["takes"], json!(["srt"]));
     }
 
     #[test]

@@ -52,8 +52,12 @@ pub struct Snapshot {
     pub shards: Vec<ShardSnapshot>,
     /// Name, and whether it lives.
     pub origins: Vec<(String, bool)>,
-    /// From conclusion to answer.
+    /// From an SRT conclusion to its answer; from the expectation of a WebRTC client to its proof.
     pub setup: SetupTimes,
+    /// WebRTC sessions whose client has not come yet.
+    pub sessions_expected: u64,
+    /// WebRTC sessions that control refused, by reason. Those of SRT are in the shards' counters.
+    pub webrtc_refusals: Vec<(&'static str, u64)>,
     /// Of this program.
     pub version: &'static str,
     /// How the shards do their I/O.
@@ -172,7 +176,13 @@ impl Snapshot {
             let count = self.sum(|counters| counters.drops.get(index).copied().unwrap_or(0));
             ([("reason", reason.label())], count)
         });
-        out.counters("drops", "Datagrams that went nowhere", drops)
+        out.counters("drops", "Datagrams that went nowhere", drops)?;
+        let stun = DropReason::ALL.iter().enumerate().filter_map(|(index, reason)| {
+            let reason = stun_reason(reason.label())?;
+            let count = self.sum(|counters| counters.drops.get(index).copied().unwrap_or(0));
+            Some(([("reason", reason)], count))
+        });
+        out.counters("stun_rejected", "STUN messages that proved nothing", stun)
     }
 
     fn encode_refusals(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -184,6 +194,10 @@ impl Snapshot {
         let refusals = own
             .chain([by_origin])
             .map(|(reason, count)| ([("proto", "srt"), ("reason", reason)], count));
+        let webrtc = self.webrtc_refusals.iter();
+        let webrtc =
+            webrtc.map(|&(reason, count)| ([("proto", "webrtc"), ("reason", reason)], count));
+        let refusals = refusals.chain(webrtc);
         out.counters("refusals", "Sessions refused, by this relay or by the origin", refusals)
     }
 
@@ -192,12 +206,16 @@ impl Snapshot {
         out.gauges("sessions", "Sessions that media may flow in", established)?;
         let pending = [([("proto", "srt")], self.sum(|counters| counters.pending))];
         out.gauges("sessions_pending", "Handshakes under way", pending)?;
+        let expected = [(NO_LABELS, self.sessions_expected)];
+        out.gauges("sessions_expected", "WebRTC sessions whose client has not come", expected)?;
         let created = self.by_protocol(|share| share.sessions_created);
         out.counters("sessions_created", "Sessions that became established", created)?;
         let bounds = SETUP_BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(self.setup.buckets).collect();
         let sum = self.setup.sum.as_secs_f64();
-        out.histogram("session_setup_seconds", "From conclusion to answer", sum, &buckets)
+        let help =
+            "From an SRT conclusion to its answer, from a WebRTC answer to its client's proof";
+        out.histogram("session_setup_seconds", help, sum, &buckets)
     }
 
     fn encode_io(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -240,6 +258,11 @@ impl Snapshot {
         let build = [("version", self.version), ("engine", self.engine)];
         out.gauges("build_info", "What runs", [(build, 1)])
     }
+}
+
+/// The reason why STUN was not heeded, out of a drop's.
+fn stun_reason(label: &'static str) -> Option<&'static str> {
+    label.strip_prefix("stun_")
 }
 
 /// Writes whole families.
@@ -346,6 +369,7 @@ mod tests {
                 sessions_created: 5,
                 ..Share::default()
             },
+            webrtc: Share { established: 2, sessions_created: 4, ..Share::default() },
             sessions: 2,
             pending: 1,
             refusals_by_origin: 9,
@@ -370,6 +394,8 @@ mod tests {
             ],
             origins: vec![("a".to_owned(), true), ("b \"x\"\\".to_owned(), false)],
             setup,
+            sessions_expected: 3,
+            webrtc_refusals: vec![("no_origin", 2), ("rate", 0)],
             version: "0.1.0",
             engine: "mmsg",
         }
@@ -407,6 +433,22 @@ mod tests {
         assert_holds(r#"ringway_sessions{proto="srt"} 1"#);
         assert_holds(r#"ringway_sessions_pending{proto="srt"} 1"#);
         assert_holds(r#"ringway_sessions_created_total{proto="srt"} 5"#);
+    }
+
+    #[test]
+    fn webrtc_is_counted_beside_srt() {
+        assert_holds(r#"ringway_sessions{proto="webrtc"} 2"#);
+        assert_holds(r#"ringway_sessions_created_total{proto="webrtc"} 4"#);
+        assert_holds("ringway_sessions_expected 3");
+        assert_holds(r#"ringway_refusals_total{proto="webrtc",reason="no_origin"} 2"#);
+        assert_holds(r#"ringway_refusals_total{proto="webrtc",reason="rate"} 0"#);
+    }
+
+    #[test]
+    fn drops_of_stun_are_told_by_their_label() {
+        assert_holds("# TYPE ringway_stun_rejected counter");
+        assert_eq!(stun_reason("stun_wrong_integrity"), Some("wrong_integrity"));
+        assert_eq!(stun_reason("too_short"), None);
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! The balancer of a relay that stands alone.
 //!
 //! All sessions of a stream go to one origin while that origin lives or while any session of the
-//! stream is with it. Members of a bonding group follow the first of them, for the life of any of
-//! them, even where each names a stream of its own: a listener takes members in one process only.
+//! stream is with it, whatever protocol they speak. Members of a bonding group follow the first of
+//! them, for the life of any of them, even where each names a stream of its own: a listener takes
+//! members in one process only.
 //!
 //! An origin that answers no handshakes is no reason to lose a stream while another answers:
 //! unless media flows in a session of it, the stream moves. Where none answers, all are tried.
+//!
+//! Who cannot be served where the stream is published is refused: at another origin a player would
+//! wait for media that never comes. While nobody publishes it, the stream goes where its publisher
+//! can.
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
@@ -13,31 +18,47 @@ use std::time::Instant;
 
 use siphasher::sip::SipHasher13;
 
-use super::Pick;
+use super::Wish;
 use crate::control::directory::Directory;
-use crate::control::origin::Origin;
-use crate::protocol::stream_url::StreamKey;
-use crate::shard::PickRequest;
+use crate::control::origin::{Kind, Origin};
+use crate::control::stream::Stream;
+use crate::shard::command::Role;
 
 /// The origin that the stream has, else the one with the fewest sessions; of those that do not
 /// answer only if there are no others.
-pub(super) fn pick(directory: &Directory, now: Instant, request: &PickRequest) -> Option<Pick> {
-    let stream = &request.stream;
+pub(super) fn pick<'a>(
+    directory: &'a Directory,
+    now: Instant,
+    wish: &Wish<'_>,
+) -> Option<&'a Origin> {
     let is_healthy = |origin: &Origin| directory.is_healthy(origin, now);
     let is_alive = |origin: &Origin| directory.is_alive(origin, now);
-    let kept = kept(directory, now, stream);
+    let kept = kept(directory, now, wish);
     kept.filter(|(_, hold)| *hold == Hold::Firm)
         .map(|(origin, _)| origin)
-        .or_else(|| bonded(directory, request).filter(|origin| is_alive(origin)))
-        .or_else(|| least_loaded(directory, stream, is_healthy))
+        .or_else(|| bonded(directory, wish).filter(|origin| is_alive(origin)))
+        .or_else(|| least_loaded(directory, wish, is_healthy))
         .or_else(|| kept.map(|(origin, _)| origin))
-        .or_else(|| least_loaded(directory, stream, is_alive))
-        .and_then(picked)
+        .or_else(|| least_loaded(directory, wish, is_alive))
+        .filter(|origin| origin.takes(wish.kind))
+}
+
+/// The highest random weight of (client, origin), of those that do not answer only if there are no
+/// others.
+pub(super) fn pick_direct<'a>(
+    directory: &'a Directory,
+    now: Instant,
+    client: &str,
+) -> Option<&'a Origin> {
+    directory
+        .origins()
+        .filter(|origin| directory.is_alive(origin, now) && origin.takes(Kind::Direct))
+        .max_by_key(|origin| (!origin.is_failing(now), weight(client, origin)))
 }
 
 /// Where the other members of the caller's bonding group are.
-fn bonded<'a>(directory: &'a Directory, request: &PickRequest) -> Option<&'a Origin> {
-    directory.origin(directory.origin_of_group(request.group?)?)
+fn bonded<'a>(directory: &'a Directory, wish: &Wish<'_>) -> Option<&'a Origin> {
+    directory.origin(directory.origin_of_group(wish.group?)?)
 }
 
 /// How a stream holds on to its origin.
@@ -48,15 +69,13 @@ enum Hold {
     Loose,
 }
 
-fn kept<'a>(
-    directory: &'a Directory,
-    now: Instant,
-    stream: &StreamKey,
-) -> Option<(&'a Origin, Hold)> {
-    let stream = directory.stream(stream)?;
+fn kept<'a>(directory: &'a Directory, now: Instant, wish: &Wish<'_>) -> Option<(&'a Origin, Hold)> {
+    let stream = directory.stream(wish.stream)?;
     let origin = directory.origin(stream.origin())?;
     let is_alive = directory.is_alive(origin, now);
-    if stream.is_established() {
+    if !origin.takes(wish.kind) && may_leave(stream, wish.role) {
+        None
+    } else if stream.is_established() {
         Some((origin, Hold::Firm))
     } else if stream.is_idle() && !is_alive {
         None
@@ -68,29 +87,38 @@ fn kept<'a>(
     }
 }
 
+/// Whether nothing is lost when a newcomer whom the stream's origin cannot take goes elsewhere.
+fn may_leave(stream: &Stream, newcomer: Role) -> bool {
+    stream.is_idle() || stream.publishers() == 0 && newcomer == Role::Publish
+}
+
 /// Equal loads are decided by the highest random weight of (stream, origin): relays that see the
 /// same origins choose the same one, and an origin that joins or leaves moves no stream but its
 /// own.
 fn least_loaded<'a>(
     directory: &'a Directory,
-    stream: &StreamKey,
+    wish: &Wish<'_>,
     is_eligible: impl Fn(&Origin) -> bool,
 ) -> Option<&'a Origin> {
+    let stream = wish.stream.as_str();
     directory
         .origins()
-        .filter(|origin| is_eligible(origin) && origin.srt_address().is_some())
+        .filter(|origin| is_eligible(origin) && origin.takes(wish.kind))
         .min_by_key(|origin| (origin.sessions(), Reverse(weight(stream, origin))))
 }
 
-fn picked(origin: &Origin) -> Option<Pick> {
-    Some(Pick { origin: origin.id(), address: origin.srt_address()? })
-}
-
-/// The hash has no key, so that all relays agree; a client who steers a tie gains nothing by it.
-fn weight(stream: &StreamKey, origin: &Origin) -> u64 {
+/// The same for all protocols, so that a stream is at one origin even where two relays see one half
+/// of it each. The hash has no key, so that all relays agree; a client who steers a tie gains
+/// nothing by it.
+fn weight(name: &str, origin: &Origin) -> u64 {
+    let address = origin
+        .srt_address()
+        .or_else(|| origin.rtc_address())
+        .or_else(|| origin.api_address())
+        .or_else(|| origin.direct_address());
     let mut hasher = SipHasher13::new();
-    stream.as_str().hash(&mut hasher);
-    origin.srt_address().hash(&mut hasher);
+    name.hash(&mut hasher);
+    address.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -99,11 +127,31 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use std::net::IpAddr;
+
+    use crate::config::StaticOrigin;
     use crate::control::directory::fixtures::*;
-    use crate::shard::{OriginId, Role};
+    use crate::control::registration::Endpoint;
+    use crate::shard::command::RtcId;
+    use crate::shard::{OriginId, PickRequest};
 
     fn choose(directory: &Directory, now: Instant, name: &str) -> Option<OriginId> {
-        pick(directory, now, &request(0, name, Role::Play)).map(|pick| pick.origin)
+        choose_for(directory, now, &request(0, name, Role::Play))
+    }
+
+    fn choose_for(directory: &Directory, now: Instant, request: &PickRequest) -> Option<OriginId> {
+        pick(directory, now, &request.into()).map(Origin::id)
+    }
+
+    fn choose_webrtc(
+        directory: &Directory,
+        now: Instant,
+        name: &str,
+        role: Role,
+    ) -> Option<OriginId> {
+        let stream = stream(name);
+        let wish = Wish { stream: &stream, role, kind: Kind::WebRtc, group: None };
+        pick(directory, now, &wish).map(Origin::id)
     }
 
     #[test]
@@ -155,10 +203,13 @@ mod tests {
         }
         let mut streams_of = HashMap::new();
         for n in 0..400 {
-            let request = request(0, &format!("live/{n}"), Role::Play);
-            let picked = pick(&one, now, &request).unwrap();
-            assert_eq!(pick(&other, now, &request).unwrap().address, picked.address);
-            *streams_of.entry(picked.address).or_insert(0) += 1;
+            let name = format!("live/{n}");
+            let address = |directory: &Directory| {
+                let picked = choose(directory, now, &name).unwrap();
+                directory.origin(picked).unwrap().srt_address()
+            };
+            assert_eq!(address(&other), address(&one));
+            *streams_of.entry(address(&one)).or_insert(0) += 1;
         }
         assert!(streams_of.values().all(|&streams| streams > 50), "{streams_of:?}");
         assert_eq!(streams_of.len(), 4);
@@ -210,14 +261,14 @@ mod tests {
         let first = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
         let idle = directory.register(now, registration("b", 2, Some(10080))).unwrap().0;
         directory.open(now, session(1), &bonded_request(1, "live/a", 77), first);
-        let member = pick(&directory, now, &bonded_request(2, "live/b", 77)).unwrap();
-        assert_eq!(member.origin, first);
+        let member = choose_for(&directory, now, &bonded_request(2, "live/b", 77));
+        assert_eq!(member, Some(first));
         directory.close(now, session(1));
-        let stranger = pick(&directory, now, &bonded_request(3, "live/c", 77)).unwrap();
-        directory.open(now, session(4), &request(4, "live/d", Role::Play), stranger.origin);
-        let other = pick(&directory, now, &bonded_request(5, "live/e", 77)).unwrap();
-        assert_ne!(other.origin, stranger.origin, "a group without members binds nobody");
-        assert!([first, idle].contains(&other.origin));
+        let stranger = choose_for(&directory, now, &bonded_request(3, "live/c", 77)).unwrap();
+        directory.open(now, session(4), &request(4, "live/d", Role::Play), stranger);
+        let other = choose_for(&directory, now, &bonded_request(5, "live/e", 77)).unwrap();
+        assert_ne!(other, stranger, "a group without members binds nobody");
+        assert!([first, idle].contains(&other));
     }
 
     /// Two origins, the first of which has just failed.
@@ -253,7 +304,7 @@ mod tests {
         let now = Instant::now();
         let (mut directory, failing, _) = one_failing(now);
         directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
-        directory.established(session(1));
+        directory.established(session(1), CLIENT);
         directory.origin_failed(now, failing);
         assert_eq!(choose(&directory, now, "live/a"), Some(failing));
     }
@@ -300,5 +351,149 @@ mod tests {
         restarted.service = "after-restart".to_owned();
         directory.register(now, restarted).unwrap();
         assert_eq!(choose(&directory, now, "live/a"), Some(origin));
+    }
+
+    /// An origin of both protocols, and one that has SRT alone.
+    fn both_and_srt(now: Instant) -> (Directory, OriginId, OriginId) {
+        let mut directory = directory();
+        let both = directory.register(now, with_webrtc(registration("a", 1, Some(10080)))).unwrap();
+        let srt = directory.register(now, registration("b", 2, Some(10080))).unwrap();
+        (directory, both.0, srt.0)
+    }
+
+    #[test]
+    fn webrtc_needs_an_api_and_a_udp_port_of_an_origin_that_registers() {
+        let now = Instant::now();
+        let (mut directory, both, _) = both_and_srt(now);
+        for (host, rtc, api) in [(3, "8000", None), (4, "tcp://8000", Some("1985"))] {
+            let mut half = registration(&format!("o{host}"), host, None);
+            half.endpoints.rtc.extend(Endpoint::parse(rtc));
+            half.endpoints.api.extend(api.and_then(Endpoint::parse));
+            directory.register(now, half).unwrap();
+        }
+        for n in 0..50 {
+            let name = format!("live/{n}");
+            assert_eq!(choose_webrtc(&directory, now, &name, Role::Play), Some(both));
+        }
+    }
+
+    #[test]
+    fn a_configured_origin_needs_no_udp_port_for_its_answer_names_it() {
+        let now = Instant::now();
+        let ip = IpAddr::from([10, 0, 0, 9]);
+        let origin = StaticOrigin { api: Some(8889), ..StaticOrigin::at("mtx", ip) };
+        let directory = Directory::new(now, &[origin], TTL);
+        assert!(choose_webrtc(&directory, now, "live/a", Role::Publish).is_some());
+        assert_eq!(choose(&directory, now, "live/a"), None, "it has no SRT");
+    }
+
+    #[test]
+    fn who_plays_by_webrtc_what_is_published_by_srt_goes_where_it_is_published() {
+        let (mut directory, now) = (directory(), Instant::now());
+        for n in 1..=5 {
+            let both = with_webrtc(registration(&format!("o{n}"), n, Some(10080)));
+            directory.register(now, both).unwrap();
+        }
+        let origin = choose(&directory, now, "live/a").unwrap();
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), origin);
+        for _ in 0..20 {
+            assert_eq!(choose_webrtc(&directory, now, "live/a", Role::Play), Some(origin));
+        }
+    }
+
+    #[test]
+    fn who_plays_by_srt_what_is_published_by_webrtc_goes_where_it_is_published() {
+        let (mut directory, now) = (directory(), Instant::now());
+        for n in 1..=5 {
+            let both = with_webrtc(registration(&format!("o{n}"), n, Some(10080)));
+            directory.register(now, both).unwrap();
+        }
+        let origin = choose_webrtc(&directory, now, "live/a", Role::Publish).unwrap();
+        directory.open(now, RtcId(1), &request(1, "live/a", Role::Publish), origin);
+        assert_eq!(choose(&directory, now, "live/a"), Some(origin));
+    }
+
+    #[test]
+    fn relays_that_see_a_stream_by_different_protocols_choose_the_same_origin() {
+        let (mut directory, now) = (directory(), Instant::now());
+        for n in 1..=4 {
+            let both = with_webrtc(registration(&format!("o{n}"), n, Some(10080)));
+            directory.register(now, both).unwrap();
+        }
+        for n in 0..50 {
+            let name = format!("live/{n}");
+            let by_webrtc = choose_webrtc(&directory, now, &name, Role::Publish);
+            assert_eq!(choose(&directory, now, &name), by_webrtc);
+        }
+    }
+
+    #[test]
+    fn a_stream_that_is_published_where_webrtc_does_not_reach_is_not_split() {
+        let now = Instant::now();
+        let (mut directory, _, srt) = both_and_srt(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), srt);
+        for role in [Role::Play, Role::Publish] {
+            assert_eq!(choose_webrtc(&directory, now, "live/a", role), None);
+        }
+        directory.established(session(1), CLIENT);
+        assert_eq!(choose_webrtc(&directory, now, "live/a", Role::Play), None);
+    }
+
+    #[test]
+    fn players_of_an_unpublished_stream_do_not_keep_its_publisher_out() {
+        let now = Instant::now();
+        let (mut directory, both, srt) = both_and_srt(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Play), srt);
+        directory.established(session(1), CLIENT);
+        assert_eq!(choose_webrtc(&directory, now, "live/a", Role::Play), None);
+        assert_eq!(choose_webrtc(&directory, now, "live/a", Role::Publish), Some(both));
+    }
+
+    #[test]
+    fn a_stream_without_sessions_goes_where_its_next_session_can() {
+        let now = Instant::now();
+        let (mut directory, both, srt) = both_and_srt(now);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), srt);
+        directory.close(now, session(1));
+        assert_eq!(choose_webrtc(&directory, now, "live/a", Role::Play), Some(both));
+    }
+
+    /// Origins that take clients without signalling.
+    fn direct_origins(now: Instant, hosts: std::ops::RangeInclusive<u8>) -> Directory {
+        let origins: Vec<_> = hosts
+            .map(|host| StaticOrigin {
+                direct: Some(4001),
+                ..StaticOrigin::at(&format!("p{host}"), IpAddr::from([10, 0, 0, host]))
+            })
+            .collect();
+        Directory::new(now, &origins, TTL)
+    }
+
+    #[test]
+    fn clients_without_signalling_are_spread_and_come_back_to_the_same_origin() {
+        let now = Instant::now();
+        let directory = direct_origins(now, 1..=4);
+        let mut clients_of = HashMap::new();
+        for n in 0..400 {
+            let client = format!("libp2p+webrtc+v1/{n}");
+            let picked = pick_direct(&directory, now, &client).map(Origin::id);
+            assert_eq!(pick_direct(&directory, now, &client).map(Origin::id), picked);
+            *clients_of.entry(picked.unwrap()).or_insert(0) += 1;
+        }
+        assert_eq!(clients_of.len(), 4);
+        assert!(clients_of.values().all(|&clients| clients > 50), "{clients_of:?}");
+    }
+
+    #[test]
+    fn clients_without_signalling_avoid_an_origin_that_fails_while_there_is_another() {
+        let now = Instant::now();
+        let mut directory = direct_origins(now, 1..=2);
+        directory.origin_failed(now, OriginId(0));
+        for n in 0..50 {
+            let picked = pick_direct(&directory, now, &format!("client/{n}")).map(Origin::id);
+            assert_eq!(picked, Some(OriginId(1)));
+        }
+        directory.origin_failed(now, OriginId(1));
+        assert!(pick_direct(&directory, now, "client/1").is_some());
     }
 }

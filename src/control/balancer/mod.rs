@@ -5,11 +5,13 @@
 
 mod memory;
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::directory::Directory;
-use crate::shard::{OriginId, PickRequest};
+use super::origin::{Kind, Origin};
+use crate::protocol::srt::handshake::GroupId;
+use crate::protocol::stream_url::StreamKey;
+use crate::shard::command::{PickRequest, Role};
 
 /// The ways to choose an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,19 +21,49 @@ pub enum Balancer {
 }
 
 impl Balancer {
-    /// Chooses the origin for a new session; `None` when no live origin speaks SRT.
-    pub fn pick(self, directory: &Directory, now: Instant, request: &PickRequest) -> Option<Pick> {
+    /// Chooses the origin for a new session; `None` when no live origin takes its kind, or when the
+    /// stream is published at one that does not.
+    pub fn pick<'a>(
+        self,
+        directory: &'a Directory,
+        now: Instant,
+        wish: &Wish<'_>,
+    ) -> Option<&'a Origin> {
         match self {
-            Self::Memory => memory::pick(directory, now, request),
+            Self::Memory => memory::pick(directory, now, wish),
+        }
+    }
+
+    /// Chooses the origin for a client without signalling, whatever the others do: it comes back to
+    /// the same one by its name.
+    pub fn pick_direct<'a>(
+        self,
+        directory: &'a Directory,
+        now: Instant,
+        client: &str,
+    ) -> Option<&'a Origin> {
+        match self {
+            Self::Memory => memory::pick_direct(directory, now, client),
         }
     }
 }
 
-/// The origin of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pick {
-    /// Which.
-    pub origin: OriginId,
-    /// Its SRT listener.
-    pub address: SocketAddr,
+/// What an origin is wanted for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Which stream.
+    pub stream: &'a StreamKey,
+    /// Publisher or player.
+    pub role: Role,
+    /// What the origin must take.
+    pub kind: Kind,
+    /// The caller's bonding group.
+    pub group: Option<GroupId>,
+}
+
+impl<'a> From<&'a PickRequest> for Wish<'a> {
+    fn from(request: &'a PickRequest) -> Self {
+        let PickRequest { stream, role, group, .. } = request;
+        Self { stream, role: *role, kind: Kind::Srt, group: *group }
+    }
 }
