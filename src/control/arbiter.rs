@@ -526,7 +526,11 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const USERNAMES_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::net::SocketAddr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
     use crate::control::directory::fixtures::{CLIENT, stream};
@@ -1049,4 +1053,128 @@ mod tests {
     }
 
     const LINGER: Duration = Duration::from_secs(2);
+
+    /// Shards that play their part, with messages under way in both directions.
+    struct Shards {
+        arbiter: Arbiter,
+        id: RtcId,
+        /// By shard: whether it owns the session, and commands that it has not seen.
+        shards: Vec<(bool, VecDeque<Command>)>,
+        events: VecDeque<(u16, Said)>,
+    }
+
+    enum Said {
+        Path,
+        Yielded(bool),
+        Validated,
+        Ended,
+    }
+
+    impl Shards {
+        fn new() -> Self {
+            let (stage, id) = Stage::expected("o:c");
+            let shards = (0..SHARDS).map(|_| (false, VecDeque::new())).collect();
+            Self { arbiter: stage.arbiter, id, shards, events: VecDeque::new() }
+        }
+
+        fn say(&mut self, shard: u16, said: Said) {
+            self.events.push_back((shard, said));
+        }
+
+        /// A client shows up, unless the shard owns its session already.
+        fn claim(&mut self, shard: u16) {
+            if !self.shards[usize::from(shard)].0 {
+                self.say(shard, Said::Path);
+            }
+        }
+
+        /// The session ends on its owner, for instance because its client is silent.
+        fn end(&mut self, shard: u16) {
+            if std::mem::take(&mut self.shards[usize::from(shard)].0) {
+                self.say(shard, Said::Ended);
+            }
+        }
+
+        fn take_command(&mut self, shard: u16, gives_way: bool) -> bool {
+            let Some(command) = self.shards[usize::from(shard)].1.pop_front() else {
+                return false;
+            };
+            match told(command) {
+                Told::Own(_) => {
+                    let owners = self.shards.iter().filter(|(is_owner, _)| *is_owner).count();
+                    assert_eq!(owners, 0, "a second owner");
+                    self.shards[usize::from(shard)].0 = true;
+                    self.say(shard, Said::Validated);
+                }
+                Told::Yield => {
+                    let is_owner = &mut self.shards[usize::from(shard)].0;
+                    let is_given = *is_owner && gives_way;
+                    *is_owner &= !is_given;
+                    self.say(shard, Said::Yielded(is_given));
+                }
+                Told::Finish(..) => self.end(shard),
+                Told::Expect(_) | Told::Deny => {}
+            }
+            true
+        }
+
+        fn take_event(&mut self) -> bool {
+            let Some((shard, said)) = self.events.pop_front() else {
+                return false;
+            };
+            let (arbiter, id) = (&mut self.arbiter, self.id);
+            match said {
+                Said::Path => arbiter.path(shard, request(id)),
+                Said::Yielded(is_given) => {
+                    let handover = is_given.then(|| Box::new(Handover { created: Instant::now() }));
+                    arbiter.yielded(shard, id, handover);
+                }
+                Said::Validated => {
+                    let _ = arbiter.validated(shard, id, key(1));
+                }
+                Said::Ended => {
+                    arbiter.ended(shard, id, REASON);
+                }
+            }
+            self.post();
+            true
+        }
+
+        fn finish(&mut self) {
+            let _ = self.arbiter.finish(self.id, REASON, LINGER);
+            self.post();
+        }
+
+        fn post(&mut self) {
+            for (shard, command) in self.arbiter.take_commands() {
+                self.shards[usize::from(shard)].1.push_back(command);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_messages_cross_there_is_one_owner_and_nothing_is_left_behind(
+            steps in vec((0..8_u8, 0..SHARDS, any::<bool>()), 0..200),
+        ) {
+            let mut shards = Shards::new();
+            for (step, shard, gives_way) in steps {
+                match step {
+                    0 | 1 => shards.claim(shard),
+                    2..=4 => drop(shards.take_command(shard, gives_way)),
+                    5 | 6 => drop(shards.take_event()),
+                    _ if gives_way && shard == 0 => shards.finish(),
+                    _ if gives_way && shard == 1 => (0..SHARDS).for_each(|shard| shards.end(shard)),
+                    _ => {}
+                }
+            }
+            shards.finish();
+            while shards.take_event() || (0..SHARDS).any(|shard| shards.take_command(shard, true)) {}
+            prop_assert!(shards.shards.iter().all(|(is_owner, _)| !is_owner));
+            let arbiter = shards.arbiter;
+            prop_assert!(arbiter.records.is_empty() && arbiter.by_username.is_empty());
+            prop_assert!(arbiter.due.is_empty());
+            prop_assert_eq!(arbiter.validated, 0);
+        }
+    }
 }
