@@ -3,7 +3,7 @@
 //! Handlers run beside the task that owns control's state and ask it by messages. Each waits for
 //! answers with a deadline of its own, so a shard that is stuck slows nobody but who asked for it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,7 @@ use super::origin::Conflict;
 use super::registration::{BODY_MAX, Registration, allowed_networks, is_allowed};
 use super::session_id::{SessionId, SessionRef};
 use super::view::SessionEntry;
+use super::whip::{self, Signalling};
 use crate::config::Config;
 use crate::shard::command::RtcId;
 use crate::telemetry::metrics;
@@ -65,9 +66,11 @@ impl Api {
         with_fallbacks(routes).with_state(self)
     }
 
-    /// The routes of `--http-listen`.
-    pub(super) fn http_router() -> Router {
-        with_fallbacks(Router::new().route("/api/v1/versions", get(versions)))
+    /// The routes of `--http-listen`, for clients whose media comes to `webrtc`.
+    pub(super) fn http_router(self, webrtc: Option<SocketAddr>) -> Router {
+        let signalling = Signalling::new(self.asks, self.config, webrtc);
+        let routes = Router::new().route("/api/v1/versions", get(versions));
+        whip::allow_everywhere(with_fallbacks(routes.merge(signalling.routes())))
     }
 
     /// Asks control. `None` when it has no answer to give.

@@ -41,16 +41,19 @@ pub(super) enum Ask {
         pairs: Vec<IcePair>,
         reply: oneshot::Sender<Result<(), NotExpected>>,
     },
-    /// The session URL that the client is given.
+    /// The session URL that the client is given. A second one for the same session, with the same token, takes the place
+    /// of what stood behind the URL: after an ICE restart, or when a counter-offer has been answered.
     Publish { session: RtcId, resource: Box<Resource> },
     /// What stands behind a session URL.
     Resource { token: Token, reply: oneshot::Sender<Option<(RtcId, Resource)>> },
-    /// The origin did not take the offer; its place is free again.
+    /// The origin did not take the offer, or a shard did not agree; its place is free again.
     Abandon { session: RtcId },
     /// The origin's API could not be reached or gave no answer: as [`Ask::Abandon`], and new streams avoid the origin for
     /// a while, so that the next offer finds another.
     Unreachable { session: RtcId },
-    /// A session has been ended at its origin: last words may pass, then it is forgotten.
+    /// A session has been ended at its origin: last words may pass, then it and its URL are forgotten. Also for a client
+    /// that has gone while shards may already expect it, so it may come when no shard owns the session or while
+    /// [`Ask::Expect`] is not yet answered.
     Finish { session: RtcId, reason: EndReason },
     /// Ends a session. Answers whether there is one.
     Close { session: SessionId, reply: oneshot::Sender<bool> },

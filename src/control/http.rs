@@ -38,6 +38,7 @@ pub(super) async fn serve(
     mut tls: Option<Tls>,
     router: Router,
     connections: Arc<Connections>,
+    manners: Manners,
 ) {
     let mut throttle = Throttle::default();
     loop {
@@ -53,7 +54,7 @@ pub(super) async fn serve(
                 };
                 let ends =
                     Ends { peer: Peer(canonical(peer)), local: Local(canonical(local)), scheme };
-                tokio::spawn(connection(stream, ends, tls, router.clone(), seat));
+                tokio::spawn(connection(stream, ends, tls, router.clone(), seat, manners));
             }
             // The client has given up (ECONNABORTED), or no descriptor is left (EMFILE); the next
             // one may do better.
@@ -67,12 +68,29 @@ pub(super) async fn serve(
     }
 }
 
+/// How the connections of one listener are treated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manners {
+    /// For an answer, since the headers.
+    pub(super) answer_timeout: Duration,
+    /// Whether a client that says that nothing follows still waits for its answer, as simple ones
+    /// do. Where it does not, it has gone, and what it asked for is cancelled.
+    pub(super) may_half_close: bool,
+}
+
+impl Manners {
+    /// For answers that are at hand.
+    pub(super) const PROMPT: Self =
+        Self { answer_timeout: REQUEST_TIMEOUT, may_half_close: true };
+}
+
 async fn connection(
     stream: TcpStream,
     ends: Ends,
     tls: Option<TlsAcceptor>,
     router: Router,
     seat: Seat,
+    manners: Manners,
 ) {
     // A peer that takes nothing must not keep its answer in our memory. Both options are a wish,
     // not a need.
@@ -80,10 +98,10 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let served = async {
         let Some(tls) = tls else {
-            return requests(stream, ends, router, &seat).await;
+            return requests(stream, ends, router, &seat, manners).await;
         };
         match timeout(REQUEST_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => requests(stream, ends, router, &seat).await,
+            Ok(Ok(stream)) => requests(stream, ends, router, &seat, manners).await,
             Ok(Err(error)) => tracing::debug!(%ends, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%ends, "no TLS handshake within {REQUEST_TIMEOUT:?}"),
         }
@@ -102,6 +120,7 @@ async fn requests(
     ends: Ends,
     router: Router,
     seat: &Seat,
+    manners: Manners,
 ) {
     let inner = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
@@ -110,7 +129,7 @@ async fn requests(
         extensions.insert(ends.peer);
         extensions.insert(ends.local);
         extensions.insert(ends.scheme);
-        let response = bounded(inner.call(request));
+        let response = bounded(inner.call(request), manners.answer_timeout);
         async move {
             let mut response = response.await;
             if seat.finish() {
@@ -121,8 +140,7 @@ async fn requests(
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        // Simple clients send their request and say at once that nothing follows.
-        .half_close(true)
+        .half_close(manners.may_half_close)
         .header_read_timeout(REQUEST_TIMEOUT)
         .max_header_size(HEADER_MAX)
         .max_buf_size(HEADER_MAX)
@@ -136,11 +154,14 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-async fn bounded(response: impl Future<Output = Result<Response, Infallible>>) -> Response {
-    let mut response = match timeout(REQUEST_TIMEOUT, response).await {
+async fn bounded(
+    response: impl Future<Output = Result<Response, Infallible>>,
+    answer_timeout: Duration,
+) -> Response {
+    let mut response = match timeout(answer_timeout, response).await {
         Ok(Ok(response)) => response,
         Err(_) => {
-            let detail = format!("no answer within {REQUEST_TIMEOUT:?}");
+            let detail = format!("no answer within {answer_timeout:?}");
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response()
         }
     };
@@ -297,7 +318,10 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

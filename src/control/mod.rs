@@ -17,6 +17,7 @@ mod http;
 mod key_length;
 mod list;
 pub mod origin;
+mod origin_client;
 mod quit;
 mod rate;
 pub mod registration;
@@ -26,6 +27,7 @@ mod state;
 pub mod tls;
 pub mod stream;
 mod view;
+mod whip;
 
 use std::future::pending;
 use std::io;
@@ -45,6 +47,7 @@ use tokio::time::sleep_until;
 use self::admin::Api;
 use self::ask::Ask;
 use self::connections::Connections;
+use self::http::Manners;
 use self::state::State;
 use self::tls::Tls;
 use crate::config::Config;
@@ -164,11 +167,13 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let connections = Connections::new(http::CONNECTIONS_MAX);
     if let Some(listener) = parts.system {
         let listener = asynchronous(listener)?;
-        servers.spawn(http::serve(listener, None, api.system_router(), Arc::clone(&connections)));
+        let (router, connections) = (api.clone().system_router(), Arc::clone(&connections));
+        servers.spawn(http::serve(listener, None, router, connections, Manners::PROMPT));
     }
     if let Some(listener) = parts.http {
         let listener = asynchronous(listener)?;
-        servers.spawn(http::serve(listener, parts.tls, Api::http_router(), connections));
+        let router = api.http_router(parts.webrtc);
+        servers.spawn(http::serve(listener, parts.tls, router, connections, whip::MANNERS));
     }
 
     let started = Instant::now();
