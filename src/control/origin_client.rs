@@ -140,9 +140,7 @@ pub(super) enum OriginError {
     #[error("the origin has not answered within {0:?}")]
     TooSlow(Duration),
     /// SRS does so on any error.
-    #[error(
-        "the origin has closed the connection without an answer: it may have refused the offer"
-    )]
+    #[error("the origin has closed the connection before its answer was complete")]
     Closed,
     #[error("the origin's answer is not HTTP")]
     Malformed,

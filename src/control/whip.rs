@@ -101,7 +101,7 @@ impl Signalling {
             answer.await.ok()
         };
         let answer = timeout(ASK_TIMEOUT, answer).await.ok().flatten();
-        answer.ok_or_else(|| Problem::unavailable("the relay is stopping or very busy"))
+        answer.ok_or_else(busy)
     }
 
     /// Tells control something that needs no answer. When control has gone, so have all sessions.
@@ -202,6 +202,10 @@ fn with_path_below(
 /// Lets pages of any site use what `router` answers.
 pub(super) fn allow_everywhere(router: Router) -> Router {
     router.layer(map_response(cors::allow))
+}
+
+fn busy() -> Problem {
+    Problem::unavailable("the relay is stopping or very busy")
 }
 
 fn not_expected(reason: NotExpected) -> Problem {

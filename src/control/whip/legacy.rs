@@ -109,7 +109,6 @@ impl Envelope {
 
 impl Exchange {
     async fn answer(mut self, offer: &str, answer: OriginAnswer) -> Result<Response, Problem> {
-        let of_origin = self.note_session(&answer.headers);
         let status = answer.status;
         if status.is_client_error() || status.is_server_error() {
             return Ok(pass_through(answer));
@@ -123,6 +122,7 @@ impl Exchange {
             let body = Body::from(Value::Object(members).to_string());
             return Ok(with_headers(status, headers, body));
         }
+        let of_origin = self.note_session(&answer.headers);
         let Some(Value::String(description)) = members.get_mut("sdp") else {
             return Err(bad_gateway("the origin's answer has no `sdp`"));
         };

@@ -43,16 +43,13 @@ pub(super) async fn post(
     let target = target::of_offer(&parts.uri, role, &stream, placement.path.as_deref());
     let headers = client.headers(placement.host, placement.api, Some(SDP));
     let answer = place.ask_origin(&placement, &target, headers, to_origin).await?;
-    let mut exchange = Exchange { client, placement, place, target, relay };
+    let exchange = Exchange { client, placement, place, target, relay };
     match answer.status {
         StatusCode::OK | StatusCode::CREATED => exchange.accept(offer, answer).await,
         StatusCode::NOT_ACCEPTABLE if role == Role::Play && is_sdp(&answer) => {
             exchange.counter(answer).await
         }
-        status if status.is_client_error() || status.is_server_error() => {
-            exchange.note_session(&answer.headers);
-            Ok(pass_through(answer))
-        }
+        status if status.is_client_error() || status.is_server_error() => Ok(pass_through(answer)),
         status => Err(bad_gateway(format!("the origin has answered the offer with {status}"))),
     }
 }

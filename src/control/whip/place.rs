@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::client::Client;
-use super::{Signalling, not_expected};
+use super::{ASK_TIMEOUT, Signalling, busy, not_expected};
 use crate::control::ask::{Ask, Offer, OfferRefused, Placement, Resource, Token};
 use crate::control::http::Problem;
 use crate::control::origin_client::{OriginAnswer, OriginRequest};
@@ -40,12 +42,23 @@ impl Place {
         signalling: &Arc<Signalling>,
         offer: Offer,
     ) -> Result<(Self, Box<Placement>), Problem> {
-        let offer = Box::new(offer);
-        let placement = signalling.ask(|reply| Ask::Offer { offer, reply }).await?;
-        let placement = placement.map_err(refusal)?;
-        let (session, stage) = (placement.session, Stage::Held);
-        let place = Self { signalling: Arc::clone(signalling), session, stage, farewell: None };
-        Ok((place, placement))
+        // On its own, so that an answer which nobody waits for any more is a place given back.
+        let taking = tokio::spawn(Self::take_unhurried(Arc::clone(signalling), Box::new(offer)));
+        let taken = timeout(ASK_TIMEOUT, taking).await.ok().and_then(Result::ok).flatten();
+        taken.ok_or_else(busy)?.map_err(refusal)
+    }
+
+    async fn take_unhurried(
+        signalling: Arc<Signalling>,
+        offer: Box<Offer>,
+    ) -> Option<Result<(Self, Box<Placement>), OfferRefused>> {
+        let (reply, answer) = oneshot::channel();
+        signalling.asks.send(Ask::Offer { offer, reply }).await.ok()?;
+        let placement = answer.await.ok()?;
+        Some(placement.map(|placement| {
+            let (session, stage) = (placement.session, Stage::Held);
+            (Self { signalling, session, stage, farewell: None }, placement)
+        }))
     }
 
     /// Posts an offer to its origin.

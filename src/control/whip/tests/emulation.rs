@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use crate::config::{Config, HostHeader};
 use crate::control::ask::{Ask, Offer, OfferRefused, Placement, Resource};
@@ -135,6 +136,8 @@ pub(super) struct Control {
     pub(super) placement: Option<Result<Placement, OfferRefused>>,
     /// `None`: the shards do not.
     pub(super) expected: Option<Result<(), NotExpected>>,
+    /// It answers offers when this comes.
+    pub(super) gate: Option<oneshot::Receiver<()>>,
     /// From the second time on, where that differs.
     pub(super) expected_later: Option<Result<(), NotExpected>>,
 }
@@ -150,7 +153,12 @@ impl Control {
             path: None,
             host: HostHeader::Client,
         };
-        Self { placement: Some(Ok(placement)), expected: Some(Ok(())), expected_later: None }
+        Self {
+            placement: Some(Ok(placement)),
+            expected: Some(Ok(())),
+            gate: None,
+            expected_later: None,
+        }
     }
 
     pub(super) fn placement(&mut self) -> &mut Placement {
@@ -163,10 +171,14 @@ impl Control {
         while let Some(ask) = asks.recv().await {
             let said = match ask {
                 Ask::Offer { offer, reply } => {
+                    let _ = say.send(Said::Offered(offer));
+                    if let Some(gate) = self.gate.take() {
+                        gate.await.unwrap();
+                    }
                     if let Some(placement) = self.placement.clone() {
                         let _ = reply.send(placement.map(Box::new));
                     }
-                    Said::Offered(offer)
+                    continue;
                 }
                 Ask::Expect { session: SESSION, address, pairs, reply } => {
                     match self.expected {

@@ -134,6 +134,21 @@ async fn while_the_shards_have_not_agreed_there_is_no_answer_and_a_client_that_g
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_while_its_origin_is_chosen_keeps_no_place() {
+    let origin = Origin::new([]).await;
+    let (open, gate) = tokio::sync::oneshot::channel();
+    let control = Control { gate: Some(gate), ..Control::for_origin(origin.api) };
+    let mut relay = Relay::new(control, Config::default());
+    let client = relay.client.clone();
+    let asking = tokio::spawn(async move { client.post(WHIP, OFFER).await });
+    assert!(matches!(relay.said().await, Said::Offered(_)));
+    asking.abort();
+    assert!(asking.await.is_err());
+    open.send(()).unwrap();
+    assert!(matches!(relay.said().await, Said::Abandoned));
+}
+
+#[tokio::test]
 async fn a_session_that_a_shard_does_not_take_is_ended_at_the_origin() {
     let steps = [Step::Answer(srs_answer()), Step::Answer(http("200 OK", &[], ""))];
     let mut origin = Origin::new(steps).await;

@@ -12,10 +12,14 @@ use crate::control::http;
 
 /// What a client gets of an origin that does this, and what control is told at last.
 async fn offer_to(step: Step) -> (Answer, Said) {
+    offer_with(Patience::default(), step).await
+}
+
+async fn offer_with(patience: Patience, step: Step) -> (Answer, Said) {
     let origin = Origin::new([step, Step::Answer(emulation::http("200 OK", &[], ""))]).await;
     let control = Control::for_origin(origin.api);
-    let is_silent = |signalling: &mut Signalling| signalling.patience = IMPATIENT;
-    let mut relay = Relay::with(control, Config::default(), is_silent);
+    let mut relay =
+        Relay::with(control, Config::default(), |signalling| signalling.patience = patience);
     let answer = relay.post(WHEP, OFFER).await;
     relay.said().await;
     let said = relay.said().await;
@@ -60,8 +64,8 @@ async fn an_answer_that_cannot_be_used_is_a_bad_gateway() {
     let redirect = [("Location", "http://10.77.9.1:1985/rtc/v1/whip/")];
     let compressed = [("Content-Encoding", "gzip"), ("Content-Type", SDP)];
     let table = [
-        (String::new(), "without an answer"),
-        (cut_short, "without an answer"),
+        (String::new(), "before its answer was complete"),
+        (cut_short, "before its answer was complete"),
         ("SSH-2.0-OpenSSH_9.7\r\n".to_owned(), "not HTTP"),
         (emulation::http("307 Temporary Redirect", &redirect, ""), "redirects"),
         (emulation::http("301 Moved Permanently", &redirect, ""), "redirects"),
@@ -96,7 +100,7 @@ async fn a_session_whose_answer_cannot_be_used_is_ended_at_the_origin() {
 
 #[tokio::test]
 async fn an_origin_that_does_not_answer_in_time_is_a_gateway_timeout() {
-    let (answer, said) = offer_to(Step::Wait).await;
+    let (answer, said) = offer_with(IMPATIENT, Step::Wait).await;
     answer.assert_problem(504, "has not answered within");
     assert!(matches!(said, Said::Abandoned));
 }
