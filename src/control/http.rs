@@ -80,8 +80,7 @@ pub(super) struct Manners {
 
 impl Manners {
     /// For answers that are at hand.
-    pub(super) const PROMPT: Self =
-        Self { answer_timeout: REQUEST_TIMEOUT, may_half_close: true };
+    pub(super) const PROMPT: Self = Self { answer_timeout: REQUEST_TIMEOUT, may_half_close: true };
 }
 
 async fn connection(
@@ -318,10 +317,7 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if matches!(
-            self.status,
-            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-        ) {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

@@ -260,7 +260,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::super::connections::Connections;
-    use super::super::http;
+    use super::super::http::{self, Manners};
     use super::*;
 
     /// A folder of this test, gone with it.
@@ -423,7 +423,8 @@ mod tests {
         let tls = Tls::open(folder.files(), Instant::now()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, Some(tls), axum::Router::new(), Connections::new(1)));
+        let (router, connections) = (axum::Router::new(), Connections::new(1));
+        tokio::spawn(http::serve(listener, Some(tls), router, connections, Manners::PROMPT));
         let mut silent = TcpStream::connect(address).await.unwrap();
         let _next = TcpStream::connect(address).await.unwrap();
         let end = timeout(http::REQUEST_TIMEOUT / 2, silent.read(&mut [0; 8])).await;

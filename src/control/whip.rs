@@ -32,6 +32,7 @@ use axum::routing::{MethodRouter, any, patch, post};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+pub(super) use self::place::end_at_origin;
 use super::ask::Ask;
 use super::http::{Manners, Problem};
 use super::origin_client::{OriginAnswer, OriginError, OriginRequest, Patience, exchange};

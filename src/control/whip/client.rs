@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::Signalling;
 use crate::config::{Config, HostHeader};
-use crate::control::http::{Local, Peer, Problem};
+use crate::control::http::{Local, Peer, Problem, Scheme};
 
 /// A client, as one request shows it.
 pub(super) struct Client {
@@ -40,8 +40,9 @@ impl Client {
             }
         }
         let from_proxy = |name: HeaderName| headers.get(name).filter(|_| is_trusted(peer)).cloned();
-        let proto = if config.tls.is_some() { "https" } else { "http" };
-        let proto = from_proxy(X_FORWARDED_PROTO).unwrap_or(HeaderValue::from_static(proto));
+        let scheme = parts.extensions.get().copied().unwrap_or(Scheme::Http);
+        let scheme = HeaderValue::from_static(scheme.as_str());
+        let proto = from_proxy(X_FORWARDED_PROTO).unwrap_or(scheme);
         told.insert(X_FORWARDED_PROTO, proto);
         if let Some(host) = from_proxy(X_FORWARDED_HOST).or_else(|| host.clone()) {
             told.insert(X_FORWARDED_HOST, host);

@@ -40,7 +40,7 @@ pub(super) async fn offer(
     let path = parts.uri.path();
     let role = if path.starts_with(PLAY) { Role::Play } else { Role::Publish };
     let asked = Offer { stream, role, client: client.ip };
-    let (place, placement) = Place::take(&signalling, asked).await?;
+    let (mut place, placement) = Place::take(&signalling, asked).await?;
     let target = target(path, parts.uri.query().unwrap_or(""));
     let headers = client.headers(placement.host, placement.api, Some(JSON));
     let body = Bytes::from(Value::Object(envelope.members).to_string());

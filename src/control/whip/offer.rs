@@ -39,7 +39,7 @@ pub(super) async fn post(
     let to_origin = Bytes::from(sdp::to_origin(offer).map_err(bad_offer)?);
 
     let asked = Offer { stream: stream.clone(), role, client: client.ip };
-    let (place, placement) = Place::take(&signalling, asked).await?;
+    let (mut place, placement) = Place::take(&signalling, asked).await?;
     let target = target::of_offer(&parts.uri, role, &stream, placement.path.as_deref());
     let headers = client.headers(placement.host, placement.api, Some(SDP));
     let answer = place.ask_origin(&placement, &target, headers, to_origin).await?;

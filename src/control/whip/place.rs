@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -13,7 +14,7 @@ use super::client::Client;
 use super::{ASK_TIMEOUT, Signalling, busy, not_expected};
 use crate::control::ask::{Ask, Offer, OfferRefused, Placement, Resource, Token};
 use crate::control::http::Problem;
-use crate::control::origin_client::{OriginAnswer, OriginRequest};
+use crate::control::origin_client::{OriginAnswer, OriginError, OriginRequest, Patience, exchange};
 use crate::protocol::ice::IcePair;
 use crate::shard::command::{EndReason, RtcId};
 
@@ -30,6 +31,8 @@ pub(super) struct Place {
 enum Stage {
     /// No shard knows of it.
     Held,
+    /// The origin has not answered.
+    Unreachable,
     /// Shards may expect it.
     Expected,
     /// It is control's from now on.
@@ -63,7 +66,7 @@ impl Place {
 
     /// Posts an offer to its origin.
     pub(super) async fn ask_origin(
-        &self,
+        &mut self,
         placement: &Placement,
         target: &str,
         headers: HeaderMap,
@@ -78,6 +81,9 @@ impl Place {
         };
         self.signalling.exchange(request).await.map_err(|error| {
             self.signalling.origin_failed(&placement.name, &error);
+            if matches!(error, OriginError::Unreachable | OriginError::TooSlow(_)) {
+                self.stage = Stage::Unreachable;
+            }
             error.into()
         })
     }
@@ -126,6 +132,7 @@ impl Drop for Place {
         let session = self.session;
         let ask = match self.stage {
             Stage::Held => Ask::Abandon { session },
+            Stage::Unreachable => Ask::Unreachable { session },
             Stage::Expected | Stage::Begun => {
                 Ask::Finish { session, reason: EndReason::NeverValidated }
             }
@@ -147,6 +154,21 @@ impl Signalling {
         if let Err(error) = self.exchange(farewell).await {
             tracing::debug!(%error, "an unwanted session was not ended at its origin");
         }
+    }
+}
+
+/// Ends at its origin a session that is over here, if the origin lets the relay do so: it has not
+/// what the client is authorized by.
+pub(in crate::control) async fn end_at_origin(resource: Resource) {
+    let Resource { api, target: Some(target), .. } = resource else { return };
+    let mut headers = HeaderMap::new();
+    if let Ok(host) = HeaderValue::try_from(api.to_string()) {
+        headers.insert(HOST, host);
+    }
+    let request =
+        OriginRequest { api, method: Method::DELETE, target, headers, body: Bytes::new() };
+    if let Err(error) = exchange(request, Patience::default()).await {
+        tracing::debug!(%error, "a session that is over was not ended at its origin");
     }
 }
 

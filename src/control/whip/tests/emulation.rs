@@ -127,6 +127,7 @@ pub(super) enum Said {
     Expected { address: SocketAddr, pairs: Vec<IcePair> },
     Published(Box<Resource>),
     Abandoned,
+    Unreachable,
     Finished(EndReason),
 }
 
@@ -165,6 +166,7 @@ impl Control {
         self.placement.as_mut().unwrap().as_mut().unwrap()
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is asked by operators only")]
     pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>, say: UnboundedSender<Said>) {
         let mut resources: HashMap<String, Resource> = HashMap::new();
         let mut unanswered = Vec::new();
@@ -198,6 +200,7 @@ impl Control {
                     continue;
                 }
                 Ask::Abandon { session: SESSION } => Said::Abandoned,
+                Ask::Unreachable { session: SESSION } => Said::Unreachable,
                 Ask::Finish { session: SESSION, reason } => {
                     resources.clear();
                     Said::Finished(reason)

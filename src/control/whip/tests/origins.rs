@@ -102,7 +102,7 @@ async fn a_session_whose_answer_cannot_be_used_is_ended_at_the_origin() {
 async fn an_origin_that_does_not_answer_in_time_is_a_gateway_timeout() {
     let (answer, said) = offer_with(IMPATIENT, Step::Wait).await;
     answer.assert_problem(504, "has not answered within");
-    assert!(matches!(said, Said::Abandoned));
+    assert!(matches!(said, Said::Unreachable), "the next offer is to find another origin");
 }
 
 #[tokio::test]
@@ -110,8 +110,10 @@ async fn an_origin_that_is_not_there_is_a_bad_gateway() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let control = Control::for_origin(listener.local_addr().unwrap());
     drop(listener);
-    let answer = Relay::new(control, Config::default()).post(WHIP, OFFER).await;
-    answer.assert_problem(502, "cannot be reached");
+    let mut relay = Relay::new(control, Config::default());
+    relay.post(WHIP, OFFER).await.assert_problem(502, "cannot be reached");
+    relay.said().await;
+    assert!(matches!(relay.said().await, Said::Unreachable));
 }
 
 #[tokio::test]
@@ -147,7 +149,7 @@ async fn serve(origin: &Origin) -> (Control, SocketAddr, mpsc::Receiver<Ask>) {
     let (ask, asks) = mpsc::channel(8);
     let api = Api::new(ask, Arc::new(Config::default()), 1);
     let router = api.http_router(Some("[::]:18000".parse().unwrap()));
-    tokio::spawn(http::serve(listener, router, Connections::new(4), MANNERS));
+    tokio::spawn(http::serve(listener, None, router, Connections::new(4), MANNERS));
     (Control::for_origin(origin.api), address, asks)
 }
 

@@ -163,6 +163,20 @@ async fn an_origin_that_fails_a_fragment_is_a_bad_gateway() {
     }
 }
 
+#[tokio::test]
+async fn a_session_that_control_has_given_up_is_ended_at_its_origin() {
+    let steps = [mediamtx_answer(), http("204 No Content", &[], "")];
+    let mut origin = Origin::new(steps.map(Step::Answer)).await;
+    let mut relay = Relay::before(&origin);
+    relay.post(WHIP, OFFER).await;
+    origin.asked().await;
+    relay.said().await;
+    relay.said().await;
+    let Said::Published(resource) = relay.said().await else { panic!("not published") };
+    end_at_origin(*resource).await;
+    assert_eq!(origin.asked().await.line, "DELETE /live/a/whip/5a4e7b2c");
+}
+
 fn counter_offer() -> String {
     let kind = "application/sdp; valid-until=\"2026-11-20T16:00:00Z\"";
     let headers = [("Content-Type", kind), ("Location", "/live/a/whep/1")];
