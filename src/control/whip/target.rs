@@ -179,6 +179,8 @@ const TARGET_MAX: usize = 2_048;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::protocol::stream_url::{Vhosts, from_whip};
 
@@ -276,6 +278,19 @@ mod tests {
             assert_eq!(session(location), None, "{location}");
         }
         assert_eq!(session(&format!("/{}", "a".repeat(TARGET_MAX))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_an_origin_names_is_a_path_of_its_own(
+            location in "(http:|HTTP:|//|/|\\.\\.|\\.|\\?|#|10\\.0\\.0\\.1:1985|[ -~]){0,12}"
+        ) {
+            if let Some(target) = session(&location) {
+                let path = target.split_once('?').map_or(target.as_str(), |(path, _)| path);
+                prop_assert!(target.starts_with('/'));
+                prop_assert!(!path.split('/').any(|segment| segment == ".." || segment == "."));
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::config::{Config, HostHeader};
 use crate::control::ask::{Ask, Offer, OfferRefused, Placement, Resource};
@@ -27,7 +27,7 @@ use crate::shard::command::{EndReason, NotExpected, RtcId};
 pub(super) enum Step {
     /// Writes this and closes.
     Answer(String),
-    /// Waits until the relay closes.
+    /// Waits until the relay closes, or until it has waited enough.
     Wait,
 }
 
@@ -44,6 +44,7 @@ pub(super) struct Origin {
     pub(super) api: SocketAddr,
     asked: UnboundedReceiver<Asked>,
     hung_up: UnboundedReceiver<()>,
+    enough: Arc<Notify>,
 }
 
 impl Origin {
@@ -58,6 +59,8 @@ impl Origin {
         let (tell_asked, asked) = unbounded_channel();
         let (tell_hung_up, hung_up) = unbounded_channel();
         let steps: Vec<Step> = steps.into_iter().collect();
+        let enough = Arc::new(Notify::new());
+        let has_enough = Arc::clone(&enough);
         tokio::spawn(async move {
             for step in steps {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -65,13 +68,16 @@ impl Origin {
                 match step {
                     Step::Answer(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
                     Step::Wait => {
-                        let _ = stream.read(&mut [0; 1]).await;
-                        let _ = tell_hung_up.send(());
+                        let mut nothing = [0; 1];
+                        tokio::select! {
+                            _ = stream.read(&mut nothing) => drop(tell_hung_up.send(())),
+                            () = has_enough.notified() => {}
+                        }
                     }
                 }
             }
         });
-        Self { api, asked, hung_up }
+        Self { api, asked, hung_up, enough }
     }
 
     /// The next request; `asked` must be sure to come.
@@ -81,6 +87,11 @@ impl Origin {
 
     pub(super) fn was_asked(&mut self) -> bool {
         self.asked.try_recv().is_ok()
+    }
+
+    /// Closes the connection on which it waits.
+    pub(super) fn hang_up(&self) {
+        self.enough.notify_one();
     }
 
     /// Returns when the relay has closed a connection that was waited on.

@@ -54,6 +54,25 @@ async fn a_session_ends_here_although_its_origin_is_dead_or_has_forgotten_it() {
 }
 
 #[tokio::test]
+async fn a_session_ends_although_its_client_does_not_wait_for_it() {
+    let mut origin = Origin::new([Step::Answer(mediamtx_answer()), Step::Wait]).await;
+    let control = Control::for_origin(origin.api);
+    let mut relay = Relay::new(control, Config::default());
+    let url = relay.post(WHIP, OFFER).await.header("location").unwrap().to_owned();
+    for _ in 0..3 {
+        relay.said().await;
+    }
+    origin.asked().await;
+    let client = relay.client.clone();
+    let ending = tokio::spawn(async move { client.ask(Method::DELETE, &url, &[], "").await });
+    origin.asked().await;
+    ending.abort();
+    assert!(ending.await.is_err());
+    origin.hang_up();
+    assert!(matches!(relay.said().await, Said::Finished(EndReason::Deleted)));
+}
+
+#[tokio::test]
 async fn a_session_does_not_end_for_whom_its_origin_does_not_let() {
     let refused = http("401 Unauthorized", &[("WWW-Authenticate", "Bearer")], "no");
     let bye = http("200 OK", &[], "");
