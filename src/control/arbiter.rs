@@ -532,14 +532,25 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
+    use foldhash::SharedSeed;
+    use foldhash::quality::SeedableRandomState;
+
     use super::*;
     use crate::control::directory::fixtures::{CLIENT, stream};
     use crate::protocol::stun::{IntegrityKey, TransactionId};
+    use crate::session::webrtc::WebRtcSession;
     use crate::shard::OriginId;
     use crate::shard::command::Role;
 
     const SHARDS: u16 = 3;
     const REASON: EndReason = EndReason::Deleted;
+
+    /// What an owner gives to the next.
+    fn handover(now: Instant) -> Box<Handover> {
+        let signalled = Arc::new(signalled(RtcId(1)));
+        let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
+        Box::new(WebRtcSession::new(signalled, now, hasher, now).hand_over())
+    }
 
     /// What a shard was told, as far as it can be compared.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -600,7 +611,7 @@ mod tests {
         }
 
         fn yielded(&mut self, shard: u16, id: RtcId, is_given: bool) -> Option<EndReason> {
-            let handover = is_given.then(|| Box::new(Handover { created: self.now }));
+            let handover = is_given.then(|| handover(self.now));
             self.arbiter.yielded(shard, id, handover)
         }
 
@@ -1126,7 +1137,7 @@ mod tests {
             match said {
                 Said::Path => arbiter.path(shard, request(id)),
                 Said::Yielded(is_given) => {
-                    let handover = is_given.then(|| Box::new(Handover { created: Instant::now() }));
+                    let handover = is_given.then(|| handover(Instant::now()));
                     arbiter.yielded(shard, id, handover);
                 }
                 Said::Validated => {

@@ -24,8 +24,8 @@ pub mod registration;
 pub mod session_id;
 mod shards;
 mod state;
-pub mod tls;
 pub mod stream;
+pub mod tls;
 mod view;
 mod whip;
 
@@ -179,6 +179,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let started = Instant::now();
     let mut state = State::new(started, &config, shards, parts.engine, parts.sessions_max);
     let mut probes = Probes::default();
+    let mut goodbyes = Goodbyes::default();
     let mut next_tick = started;
     loop {
         let now = Instant::now();
@@ -188,6 +189,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
         }
         probes.start(&mut state, now);
         state.advance(now);
+        goodbyes.start(&mut state);
         if state.is_stopped() {
             break;
         }
@@ -207,10 +209,11 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
             }
             () = Signals::next(&mut signals) => take_request(&mut state, &quitting, Request::Quit),
             (origin, answer) = probes.next() => state.probed(Instant::now(), origin, answer),
+            () = goodbyes.one_said() => {}
             () = sleep_until(wake_at.into()) => {}
         }
     }
-    stop(state).await;
+    stop(state, goodbyes).await;
     Ok(())
 }
 
@@ -223,12 +226,17 @@ fn take_request(state: &mut State, quitting: &Sender<()>, request: Request) {
     }
 }
 
-/// Waits until every mailbox has taken its last command, but not for a shard that takes none.
-async fn stop(mut state: State) {
+/// Waits until every mailbox has taken its last command and every origin its goodbye, but not for a
+/// shard that takes none and an origin that does not answer.
+async fn stop(mut state: State, mut goodbyes: Goodbyes) {
     let deadline = Instant::now() + STOP_TIMEOUT;
-    while state.has_backlog() && Instant::now() < deadline {
-        tokio::time::sleep(STOP_RETRY_INTERVAL).await;
+    while (state.has_backlog() || goodbyes.are_under_way()) && Instant::now() < deadline {
+        tokio::select! {
+            () = goodbyes.one_said() => {}
+            () = tokio::time::sleep(STOP_RETRY_INTERVAL) => {}
+        }
         state.advance(Instant::now());
+        goodbyes.start(&mut state);
     }
     tracing::info!("control stops");
 }
@@ -338,6 +346,32 @@ impl Probes {
     }
 }
 
+/// Sessions that are over here and are being ended at their origins, too.
+#[derive(Default)]
+struct Goodbyes(JoinSet<()>);
+
+impl Goodbyes {
+    fn start(&mut self, state: &mut State) {
+        while self.0.len() < GOODBYES_AT_ONCE {
+            let Some(resource) = state.take_goodbye() else {
+                return;
+            };
+            self.0.spawn(whip::end_at_origin(resource));
+        }
+    }
+
+    fn are_under_way(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Waits for one to be over. Ends never while there is none.
+    async fn one_said(&mut self) {
+        if self.0.join_next().await.is_none() {
+            pending().await
+        }
+    }
+}
+
 /// The ring is for file I/O, which is rare here; sockets are waited for by epoll.
 const RING_ENTRIES: u32 = 64;
 /// Questions of HTTP tasks that wait to be taken.
@@ -348,7 +382,9 @@ const BATCH_MAX: usize = 512;
 const TICK: Duration = Duration::from_secs(1);
 /// Origins asked for their key length at a time, a socket each.
 const PROBES_MAX: usize = 32;
-/// For full mailboxes at the very end.
+/// Sessions ended at their origins at a time, a connection each.
+const GOODBYES_AT_ONCE: usize = 32;
+/// For full mailboxes and last goodbyes at the very end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const STOP_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 

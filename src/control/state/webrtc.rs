@@ -274,7 +274,8 @@ impl State {
         let Some(resource) = self.arbiter.ended(shard, id, reason) else {
             return;
         };
-        if reason == EndReason::ClientIdle {
+        // An origin that believes in a publisher refuses the next one of its stream.
+        if matches!(reason, EndReason::ClientIdle | EndReason::Quit) {
             self.say_goodbye(resource);
         }
         if let Some(session) = self.over(now, id.into(), reason, traffic, age) {
@@ -306,9 +307,9 @@ impl State {
         }
     }
 
-    /// Sessions that are over here while their origins may think otherwise: to be deleted there.
-    pub(in crate::control) fn take_goodbyes(&mut self) -> Vec<Resource> {
-        std::mem::take(&mut self.goodbyes)
+    /// A session that is over here while its origin may think otherwise: to be deleted there.
+    pub(in crate::control) fn take_goodbye(&mut self) -> Option<Resource> {
+        self.goodbyes.pop()
     }
 
     fn say_goodbye(&mut self, resource: Option<Box<Resource>>) {
@@ -692,24 +693,25 @@ mod tests {
         relay.now += Duration::from_secs(30);
         relay.state.tick(relay.now);
         assert_eq!(relay.state.directory.sessions_count(), 0);
-        let goodbyes = relay.state.take_goodbyes();
-        assert_eq!(goodbyes[0].target.as_deref(), Some("/there"));
+        let goodbye = relay.state.take_goodbye().unwrap();
+        assert_eq!(goodbye.target.as_deref(), Some("/there"));
         assert!(relay.state.resource(&Token("secret".to_owned())).is_none());
     }
 
     #[test]
     fn origins_are_told_what_they_cannot_know() {
-        for (reason, goodbyes) in [
-            (EndReason::ClientIdle, 1),
-            (EndReason::DtlsClosed, 0),
-            (EndReason::OriginIdle, 0),
-            (EndReason::Deleted, 0),
+        for (reason, is_told) in [
+            (EndReason::ClientIdle, true),
+            (EndReason::Quit, true),
+            (EndReason::DtlsClosed, false),
+            (EndReason::OriginIdle, false),
+            (EndReason::Deleted, false),
         ] {
             let mut relay = relay(Config::default());
             let id = relay.start();
             relay.publish(id);
             relay.end(id, reason, 5);
-            assert_eq!(relay.state.take_goodbyes().len(), goodbyes, "{reason:?}");
+            assert_eq!(relay.state.take_goodbye().is_some(), is_told, "{reason:?}");
         }
     }
 
@@ -738,7 +740,7 @@ mod tests {
         let told = relay.commands(1);
         let reason = EndReason::Operator;
         assert!(matches!(told[..], [Command::Finish { reason: r, .. }] if r == reason), "{told:?}");
-        assert_eq!(relay.state.take_goodbyes().len(), 1);
+        assert!(relay.state.take_goodbye().is_some());
     }
 
     #[test]
