@@ -186,6 +186,17 @@ struct Received {
     length: usize,
     segment: Option<usize>,
     stamp_ns: Option<u64>,
+    destination: Option<Ipv4Addr>,
+}
+
+impl Received {
+    const EMPTY: Self = Self {
+        source: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)),
+        length: 0,
+        segment: None,
+        stamp_ns: None,
+        destination: None,
+    };
 }
 
 /// One datagram.
@@ -195,6 +206,8 @@ pub struct Datagram<'a> {
     pub source: SocketAddr,
     /// When the kernel got it, by the wall clock; only with [`SocketOptions::timestamps`].
     pub stamp_ns: Option<u64>,
+    /// The address that it was sent to; only with [`SocketOptions::destinations`].
+    pub destination: Option<Ipv4Addr>,
     /// The UDP payload.
     pub bytes: &'a [u8],
 }
@@ -259,9 +272,9 @@ impl ReceiveBatch {
             return if is_harmless { Ok(0) } else { Err(error) };
         };
         for ((header, name), control) in headers.iter().zip(&names).zip(&controls).take(count) {
-            let (segment, stamp_ns) = control.read(header.msg_hdr.msg_controllen);
             let length = (header.msg_len as usize).min(self.buffer_len);
-            self.received.push(Received { source: name.read(), length, segment, stamp_ns });
+            let received = Received { source: name.read(), length, ..Received::EMPTY };
+            self.received.push(control.read(header.msg_hdr.msg_controllen, received));
         }
         Ok(count)
     }
@@ -275,6 +288,7 @@ impl ReceiveBatch {
                 bytes.chunks(segment).map(|bytes| Datagram {
                     source: received.source,
                     stamp_ns: received.stamp_ns,
+                    destination: received.destination,
                     bytes,
                 })
             },
@@ -290,6 +304,9 @@ pub struct SocketOptions {
     pub timestamps: bool,
     /// Receive coalesced trains as such (`UDP_GRO`), which spares the sender their segmentation.
     pub trains: bool,
+    /// Say of each datagram which of this machine's IPv4 addresses it was sent to (`IP_PKTINFO`), for
+    /// a socket that plays many clients.
+    pub destinations: bool,
 }
 
 /// Binds a non-blocking UDP socket with the largest buffers that this process may have.
@@ -311,6 +328,9 @@ pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<UdpSocket
     }
     if options.trains {
         take_trains(&socket, true)?;
+    }
+    if options.destinations {
+        set(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, true)?;
     }
     Ok(socket)
 }
@@ -429,27 +449,32 @@ impl Control {
         length
     }
 
-    /// Segment size and arrival stamp, where the kernel gave them.
-    fn read(&self, length: usize) -> (Option<usize>, Option<u64>) {
+    /// Adds segment size, arrival stamp and destination, where the kernel gave them.
+    fn read(&self, length: usize, mut received: Received) -> Received {
         let mut words = self.0.get(..(length / 8).min(CONTROL_WORDS)).unwrap_or_default();
-        let (mut segment, mut stamp_ns) = (None, None);
         while let [size, kind, rest @ ..] = words {
             let content = usize::try_from(*size).unwrap_or(0).saturating_sub(16);
             match rest {
                 [value, ..] if *kind == level_and_type(libc::SOL_UDP, libc::UDP_GRO) => {
                     let [a, b, c, d, ..] = value.to_ne_bytes();
-                    segment = usize::try_from(i32::from_ne_bytes([a, b, c, d])).ok();
+                    received.segment = usize::try_from(i32::from_ne_bytes([a, b, c, d])).ok();
                 }
                 [seconds, nanoseconds, ..]
                     if *kind == level_and_type(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) =>
                 {
-                    stamp_ns = Some(seconds.wrapping_mul(SECOND).wrapping_add(*nanoseconds));
+                    let stamp_ns = seconds.wrapping_mul(SECOND).wrapping_add(*nanoseconds);
+                    received.stamp_ns = Some(stamp_ns);
+                }
+                // struct in_pktinfo: interface, local address, and the one in the IP header.
+                [_, address, ..] if *kind == level_and_type(libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let [a, b, c, d, ..] = address.to_ne_bytes();
+                    received.destination = Some(Ipv4Addr::new(a, b, c, d));
                 }
                 _ => {}
             }
             words = rest.get(content.div_ceil(8)..).unwrap_or_default();
         }
-        (segment, stamp_ns)
+        received
     }
 }
 
@@ -466,8 +491,8 @@ const fn join([a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> u64 {
 const HEADER_WORDS_LEN: u64 = 16;
 /// `sizeof(struct sockaddr_in6)`.
 const NAME_LEN: usize = 28;
-/// The largest use is a receive with a time stamp (4 words) and a segment size (3).
-const CONTROL_WORDS: usize = 8;
+/// The largest use is a receive with a time stamp (4 words), a destination (4) and a segment size (3).
+const CONTROL_WORDS: usize = 12;
 /// One batch of trains of 32 packets is 64 x 42,624 bytes.
 const ARENA_MAX: usize = 4 << 20;
 /// A second of 20,000 packets/s with the kernel's accounting of about 2.3 KiB each.
@@ -533,7 +558,11 @@ mod tests {
 
     #[test]
     fn a_train_is_cut_into_its_segments_again() {
-        let sink = bind(LOOPBACK, SocketOptions { trains: true, timestamps: true }).unwrap();
+        let sink = bind(
+            LOOPBACK,
+            SocketOptions { trains: true, timestamps: true, ..SocketOptions::default() },
+        )
+        .unwrap();
         let sender = bind(LOOPBACK, SocketOptions::default()).unwrap();
         let mut batch = SendBatch::default();
         let route = Route { socket: 0, to: sink.local_addr().unwrap(), from: None };
@@ -546,13 +575,32 @@ mod tests {
 
     #[test]
     fn the_kernel_stamps_arrivals_when_asked() {
-        let sink = bind(LOOPBACK, SocketOptions { timestamps: true, trains: false }).unwrap();
+        let sink =
+            bind(LOOPBACK, SocketOptions { timestamps: true, ..SocketOptions::default() }).unwrap();
         let sender = bind(LOOPBACK, SocketOptions::default()).unwrap();
         let mut batch = SendBatch::default();
         batch.push_bytes(Route { socket: 0, to: sink.local_addr().unwrap(), from: None }, b"x");
         batch.flush(&[sender]).unwrap();
         let received = collect(&sink, &mut ReceiveBatch::new(false), 1);
         assert!(matches!(received.as_slice(), [(_, _, true)]));
+    }
+
+    #[test]
+    fn a_socket_that_plays_many_clients_learns_which_one_was_meant() {
+        let options =
+            SocketOptions { timestamps: true, destinations: true, ..SocketOptions::default() };
+        let sink = bind(ANY, options).unwrap();
+        let sender = bind(LOOPBACK, SocketOptions::default()).unwrap();
+        let address = Ipv4Addr::new(127, 1, 2, 3);
+        let to = SocketAddr::from((address, sink.local_addr().unwrap().port()));
+        sender.send_to(b"x", to).unwrap();
+        let mut batch = ReceiveBatch::new(false);
+        let deadline = clock::now() + SECOND;
+        clock::wait_until(&mut [PollFd::new(&sink, PollFlags::IN)], deadline).unwrap();
+        batch.receive(&sink).unwrap();
+        let seen: Vec<_> =
+            batch.datagrams().map(|d| (d.destination, d.stamp_ns.is_some())).collect();
+        assert_eq!(seen, [(Some(address), true)]);
     }
 
     #[test]

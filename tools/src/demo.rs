@@ -14,13 +14,14 @@ use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 
 use crate::batch::SocketOptions;
+use crate::board::Counts;
 use crate::clock;
 use crate::generator::{Generator, GeneratorSettings, Roles};
 use crate::measure::{self, CpuTime, Host, ThreadId};
 use crate::origin::{Origin, OriginSettings};
 use crate::payload::Tally;
 use crate::report::{Percentiles, duration, grouped, write_json};
-use crate::station::{Counts, Media};
+use crate::station::Media;
 use crate::subject::{Engine, Subject};
 use crate::worker::Worker;
 
@@ -155,7 +156,7 @@ impl<'a> Stage<'a> {
         let origin = Origin::start(OriginSettings {
             media: media(arguments),
             sends_media: false,
-            socket: SocketOptions { timestamps: true, trains: false },
+            socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
             cpus: cpus.to_vec(),
             seed: arguments.seed.wrapping_add(1),
             ..OriginSettings::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
@@ -198,7 +199,7 @@ impl<'a> Stage<'a> {
         let settings = GeneratorSettings {
             roles: Roles::Both,
             media: media(self.arguments),
-            socket: SocketOptions { timestamps: true, trains: false },
+            socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
             seed: self.arguments.seed,
             ..GeneratorSettings::new(target, sessions)
         };

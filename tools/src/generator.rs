@@ -8,15 +8,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ringway::protocol::srt::{Handshake, HandshakeKind, SocketId};
 
 use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
+use crate::board::Board;
 use crate::clock::{self, MILLISECOND, SECOND, srt_timestamp};
 use crate::link::{Ends, Link};
 use crate::pace::Pacer;
 use crate::payload;
-use crate::sockets::Sockets;
+use crate::sockets::{Sockets, loopback_source};
 use crate::srt::{Caller, SEQUENCE_MASK};
 use crate::station::{Media, Station, StationSettings, receive};
 use crate::worker::{Side, Worker};
@@ -160,6 +162,11 @@ impl Generator {
     ) -> io::Result<Worker> {
         Worker::start("generator", cpus, Self::new(settings)?, sends_media)
     }
+
+    /// What connects and counts, for those who drive the callers step by step.
+    pub fn station(&mut self) -> &mut Station {
+        &mut self.station
+    }
 }
 
 impl Side for Generator {
@@ -170,8 +177,16 @@ impl Side for Generator {
         Ok(station.turn(now_ns, send_media).min(callers_at))
     }
 
-    fn station(&mut self) -> &mut Station {
-        &mut self.station
+    fn sockets(&self) -> Arc<Sockets> {
+        Arc::clone(&self.station.sockets)
+    }
+
+    fn board(&self) -> Arc<Board> {
+        self.station.board()
+    }
+
+    fn finish(&mut self) {
+        self.station.finish();
     }
 }
 
@@ -298,11 +313,6 @@ impl Call {
             progress: Progress::Waiting,
         }
     }
-}
-
-/// The address of caller `slot`: from 127.1.0.1 upwards.
-fn loopback_source(slot: usize) -> Ipv4Addr {
-    Ipv4Addr::from_bits(0x7F01_0001 + (slot as u32 & 0x00FE_FFFF))
 }
 
 /// libsrt's interval and default patience (draft-sharabayko-srt, section 4.3; SRTO_CONNTIMEO).

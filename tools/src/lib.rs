@@ -18,6 +18,7 @@
 
 pub mod baseline;
 pub mod batch;
+pub mod board;
 pub mod client;
 pub mod clock;
 pub mod demo;

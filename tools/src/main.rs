@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use hdrhistogram::Histogram;
 
 use ringway_tools::batch::SocketOptions;
+use ringway_tools::board::Counts;
 use ringway_tools::clock;
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
@@ -18,7 +19,7 @@ use ringway_tools::origin::{Origin, OriginSettings};
 use ringway_tools::registration::{Registration, reachable};
 use ringway_tools::report::{Percentiles, grouped};
 use ringway_tools::run::{self, RunArguments};
-use ringway_tools::station::{Counts, Media};
+use ringway_tools::station::Media;
 
 /// Callers, an origin emulator, measurements and a demo for the Ringway relay
 #[derive(Parser)]
@@ -183,7 +184,7 @@ fn generate(arguments: &GenerateSrt) -> anyhow::Result<bool> {
         stream_prefix: arguments.stream_prefix.clone(),
         media: arguments.media.media(),
         is_alive: true,
-        socket: SocketOptions { timestamps: true, trains: false },
+        socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
         seed: arguments.seed,
     };
     let callers = Generator::start(settings, Vec::new(), true).context("start the callers")?;
@@ -221,7 +222,7 @@ fn origin(arguments: &OriginSrt) -> anyhow::Result<bool> {
         refuse: arguments.refuse,
         drop_first_conclusion: arguments.drop_first_conclusion,
         encryption: arguments.key_length / 8,
-        socket: SocketOptions { timestamps: true, trains: false },
+        socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
         seed: arguments.seed,
         ..OriginSettings::new(arguments.listen)
     })

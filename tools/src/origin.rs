@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringway::protocol::srt::{
@@ -14,12 +15,13 @@ use ringway::protocol::srt::{
 };
 
 use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
+use crate::board::{Board, Counts, Published};
 use crate::clock::{self, SECOND, srt_timestamp};
 use crate::link::{Ends, Link};
 use crate::payload;
 use crate::sockets::Sockets;
 use crate::srt;
-use crate::station::{Counts, Media, Published, Station, StationSettings, receive};
+use crate::station::{Media, Station, StationSettings, receive};
 use crate::worker::{Side, Worker};
 
 /// How an origin behaves.
@@ -197,6 +199,11 @@ impl Listener {
             },
         })
     }
+
+    /// What accepts and counts, for those who drive the origin step by step.
+    pub fn station(&mut self) -> &mut Station {
+        &mut self.station
+    }
 }
 
 impl Side for Listener {
@@ -206,8 +213,16 @@ impl Side for Listener {
         Ok(station.turn(now_ns, send_media))
     }
 
-    fn station(&mut self) -> &mut Station {
-        &mut self.station
+    fn sockets(&self) -> Arc<Sockets> {
+        Arc::clone(&self.station.sockets)
+    }
+
+    fn board(&self) -> Arc<Board> {
+        self.station.board()
+    }
+
+    fn finish(&mut self) {
+        self.station.finish();
     }
 }
 

@@ -105,7 +105,7 @@ impl Rig {
     ) -> anyhow::Result<Self> {
         // Trains are switched on and off per shape; the buffers for them have to be there from the
         // start.
-        let socket = SocketOptions { timestamps: false, trains: true };
+        let socket = SocketOptions { trains: true, ..SocketOptions::default() };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let settings = OriginSettings { is_alive: false, socket, ..OriginSettings::new(listen) };
         let mut listener = Listener::new(settings).context("start the origin")?;

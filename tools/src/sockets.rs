@@ -1,13 +1,14 @@
 //! The UDP sockets of a station: one, or one per session.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 
-use crate::batch::{self, BATCH_MAX};
-use crate::{clock, measure};
+use crate::batch::{self, BATCH_MAX, Datagram, ReceiveBatch};
+use crate::clock::{self, Offset};
+use crate::measure;
 
 /// The sockets of a station, and how to wait for them.
 pub struct Sockets {
@@ -64,6 +65,36 @@ impl Sockets {
             .sum()
     }
 
+    /// Receives what has arrived: the position of the socket, the datagram, and when it came by the
+    /// monotonic clock. Within a socket in order.
+    ///
+    /// # Errors
+    /// What `recvmmsg` reports.
+    pub(crate) fn drain(
+        &self,
+        inbox: &mut ReceiveBatch,
+        mut on_datagram: impl FnMut(usize, &Datagram<'_>, u64),
+    ) -> io::Result<()> {
+        for index in self.readable()? {
+            let Some(socket) = self.sockets.get(index) else {
+                continue;
+            };
+            // Bounded, so that a flood cannot keep the pacing from its turn.
+            for _ in 0..RECEIVES_PER_TURN {
+                let count = inbox.receive(socket)?;
+                let (offset, now) = (Offset::take(), clock::now());
+                for datagram in inbox.datagrams() {
+                    let arrived_ns = datagram.stamp_ns.map_or(now, |stamp| offset.monotonic(stamp));
+                    on_datagram(index, &datagram, arrived_ns);
+                }
+                if count < BATCH_MAX {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The positions of those that may be readable.
     pub(crate) fn readable(&self) -> io::Result<Vec<usize>> {
         let Some(epoll) = &self.epoll else {
@@ -86,5 +117,36 @@ impl Sockets {
             (None, None) => return Ok(false),
         };
         clock::wait_until(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], deadline_ns)
+    }
+}
+
+/// The address of caller `slot` where all callers share a socket: from 127.1.0.1 upwards.
+#[must_use]
+pub fn loopback_source(slot: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(FIRST_SOURCE + (slot as u32 & LAST_SLOT))
+}
+
+/// The caller whose [`loopback_source`] that is.
+#[must_use]
+pub fn slot_of_source(address: Ipv4Addr) -> Option<usize> {
+    let slot = address.to_bits().checked_sub(FIRST_SOURCE).filter(|slot| *slot <= LAST_SLOT)?;
+    usize::try_from(slot).ok()
+}
+
+const FIRST_SOURCE: u32 = 0x7F01_0001;
+const LAST_SLOT: u32 = 0x00FE_FFFF;
+const RECEIVES_PER_TURN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_address_tells_whose_it_is() {
+        for slot in [0, 1, 254, 255, 70_000] {
+            assert_eq!(slot_of_source(loopback_source(slot)), Some(slot));
+        }
+        assert_eq!(slot_of_source(Ipv4Addr::LOCALHOST), None);
+        assert_eq!(slot_of_source(Ipv4Addr::new(192, 0, 2, 1)), None);
     }
 }

@@ -5,16 +5,16 @@
 //! station; others read what it publishes.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use hdrhistogram::Histogram;
 use ringway::protocol::srt::{ControlType, Header, Kind, SocketId};
 
 use crate::batch::{BATCH_MAX, Datagram, ReceiveBatch, Route, SendBatch};
-use crate::clock::{self, Offset, SECOND};
+use crate::board::{Board, Counts, Ledger};
+use crate::clock;
 use crate::link::{Heard, Link};
 use crate::pace::Pacer;
-use crate::payload::{self, Tally};
+use crate::payload;
 use crate::sockets::Sockets;
 use crate::srt;
 
@@ -35,63 +35,6 @@ pub struct Media {
 impl Default for Media {
     fn default() -> Self {
         Self { rate: 200.0, burst: 1, train: false, size: 1_316 }
-    }
-}
-
-/// What has happened at a station.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counts {
-    /// Links open now.
-    pub open: u64,
-    /// Handshakes that succeeded.
-    pub connected: u64,
-    /// Callers that were refused.
-    pub refused: u64,
-    /// The handshake type of the last refusal; 0 before the first.
-    pub refusal: u32,
-    /// Callers that gave up waiting.
-    pub timed_out: u64,
-    /// Links that the peer closed, or whose peer fell silent.
-    pub closed_by_peer: u64,
-    /// Conclusions without the right cookie (origin only).
-    pub invalid_cookies: u64,
-    /// Media packets sent.
-    pub sent: u64,
-    /// Media packets that the peers acknowledged.
-    pub acknowledged: u64,
-    /// Media packets received.
-    pub media: Tally,
-    /// Datagrams of all kinds sent.
-    pub datagrams_out: u64,
-    /// Datagrams of all kinds received.
-    pub datagrams_in: u64,
-    /// Datagrams for no link of this station.
-    pub strays: u64,
-    /// Datagrams that the kernel did not take.
-    pub send_errors: u64,
-}
-
-/// What a station lets others see, 20 times per second.
-#[derive(Clone, Debug)]
-pub struct Published {
-    /// Totals.
-    pub counts: Counts,
-    /// From send to arrival, in nanoseconds.
-    pub latency: Histogram<u64>,
-    /// From intended send to send, in nanoseconds.
-    pub lateness: Histogram<u64>,
-    /// From the first induction to the answer to the conclusion, in nanoseconds (generator only).
-    pub setup: Histogram<u64>,
-}
-
-impl Published {
-    fn empty() -> Self {
-        Self {
-            counts: Counts::default(),
-            latency: payload::nanoseconds(),
-            lateness: payload::nanoseconds(),
-            setup: payload::nanoseconds(),
-        }
     }
 }
 
@@ -123,9 +66,7 @@ pub struct Station {
     upkeep: Option<Pacer>,
     upkeep_turn: usize,
     filler: Vec<u8>,
-    interval: Published,
-    pub(crate) board: Arc<Board>,
-    publish_at: u64,
+    ledger: Ledger,
     /// Media packets that peers of closed links had acknowledged.
     acknowledged_before: u64,
 }
@@ -155,12 +96,7 @@ impl Station {
             upkeep: Pacer::new(now, UPKEEP_RATE).filter(|_| settings.is_alive),
             upkeep_turn: 0,
             filler: payload::filler(settings.seed, settings.media.size),
-            interval: Published::empty(),
-            board: Arc::new(Board {
-                published: Mutex::new(Published::empty()),
-                changed: Condvar::new(),
-            }),
-            publish_at: now,
+            ledger: Ledger::new(now),
             acknowledged_before: 0,
         }
     }
@@ -184,8 +120,8 @@ impl Station {
         }
         if let Some(place) = self.links.get_mut(slot) {
             *place = Some(Connected { link, route, is_sender });
-            self.interval.counts.open += 1;
-            self.interval.counts.connected += 1;
+            self.ledger.interval.counts.open += 1;
+            self.ledger.interval.counts.connected += 1;
         }
         if is_sender {
             self.senders.push(slot);
@@ -198,7 +134,7 @@ impl Station {
         let Some(connected) = self.links.get_mut(slot).and_then(Option::take) else {
             return false;
         };
-        self.interval.counts.open -= 1;
+        self.ledger.interval.counts.open -= 1;
         self.acknowledged_before += connected.link.acknowledged();
         if connected.is_sender {
             self.senders.retain(|sender| *sender != slot);
@@ -231,12 +167,12 @@ impl Station {
 
     /// Totals so far.
     pub fn counts(&mut self) -> &mut Counts {
-        &mut self.interval.counts
+        &mut self.ledger.interval.counts
     }
 
     /// Notes how long a handshake took.
     pub fn record_setup(&mut self, took_ns: u64) {
-        self.interval.setup.saturating_record(took_ns);
+        self.ledger.interval.setup.saturating_record(took_ns);
     }
 
     /// Queues a datagram.
@@ -245,7 +181,7 @@ impl Station {
             self.flush();
         }
         self.outbox.push_bytes(route, bytes);
-        self.interval.counts.datagrams_out += 1;
+        self.ledger.interval.counts.datagrams_out += 1;
     }
 
     /// Queues the next `count` media packets of `slot`, one by one or as one train.
@@ -269,11 +205,14 @@ impl Station {
                 }
                 let now = clock::now();
                 connected.link.write_data(packet, intended_ns, now);
-                self.interval.lateness.saturating_record(now.saturating_sub(intended_ns).max(1));
+                self.ledger
+                    .interval
+                    .lateness
+                    .saturating_record(now.saturating_sub(intended_ns).max(1));
             }
             left -= packets;
-            self.interval.counts.sent += u64::from(packets);
-            self.interval.counts.datagrams_out += u64::from(packets);
+            self.ledger.interval.counts.sent += u64::from(packets);
+            self.ledger.interval.counts.datagrams_out += u64::from(packets);
         }
     }
 
@@ -288,13 +227,24 @@ impl Station {
         }
     }
 
+    /// Closes all links with a goodbye and shows the final totals.
+    pub(crate) fn finish(&mut self) {
+        self.close_all();
+        self.flush();
+        self.publish();
+    }
+
+    pub(crate) fn board(&self) -> Arc<Board> {
+        self.ledger.board()
+    }
+
     /// Hands everything queued to the kernel.
     pub fn flush(&mut self) {
         if let Err(error) = self.outbox.flush(&self.sockets.sockets) {
             // Only waiting for room can fail, and then the rest of the batch is as good as refused.
             debug_assert!(false, "cannot wait for a socket: {error}");
         }
-        self.interval.counts.send_errors = self.outbox.refused();
+        self.ledger.interval.counts.send_errors = self.outbox.refused();
     }
 
     /// Does what is due: media, acknowledgements, keepalives, publishing. Returns when it wants to
@@ -303,11 +253,10 @@ impl Station {
         let media_at = if send_media { self.pace(now_ns) } else { self.stop_pacing() };
         let upkeep_at = self.keep_up(now_ns);
         self.flush();
-        if now_ns >= self.publish_at {
+        if self.ledger.is_due(now_ns) {
             self.publish();
-            self.publish_at = now_ns + PUBLISH_INTERVAL;
         }
-        media_at.min(upkeep_at).min(self.publish_at)
+        media_at.min(upkeep_at).min(self.ledger.due_at())
     }
 
     fn pace(&mut self, now_ns: u64) -> u64 {
@@ -358,7 +307,7 @@ impl Station {
         };
         if link.silence_ns(now_ns) > self.settings.idle_timeout_ns {
             self.close(slot, true);
-            self.interval.counts.closed_by_peer += 1;
+            self.ledger.interval.counts.closed_by_peer += 1;
             return;
         }
         let route = *route;
@@ -372,7 +321,7 @@ impl Station {
     /// Takes one datagram that is no handshake.
     fn deliver(&mut self, datagram: &Datagram<'_>, destination: SocketId, arrived_ns: u64) {
         let slot = self.slot_of(destination);
-        let Self { links, interval, .. } = self;
+        let Self { links, ledger: Ledger { interval, .. }, .. } = self;
         let connected = match links.get_mut(slot) {
             Some(Some(connected)) if connected.route.to == datagram.source => connected,
             Some(_) | None => {
@@ -391,7 +340,7 @@ impl Station {
             }
             Heard::Shutdown => {
                 self.close(slot, false);
-                self.interval.counts.closed_by_peer += 1;
+                self.ledger.interval.counts.closed_by_peer += 1;
             }
         }
     }
@@ -400,33 +349,8 @@ impl Station {
     pub(crate) fn publish(&mut self) {
         let open: u64 =
             self.links.iter().flatten().map(|connected| connected.link.acknowledged()).sum();
-        self.interval.counts.acknowledged = self.acknowledged_before + open;
-        let mut guard = self.board.lock();
-        let published = &mut *guard;
-        published.counts = self.interval.counts;
-        for (total, interval) in [
-            (&mut published.latency, &mut self.interval.latency),
-            (&mut published.lateness, &mut self.interval.lateness),
-            (&mut published.setup, &mut self.interval.setup),
-        ] {
-            // All have the same bounds, which is the only thing that can be wrong here.
-            let _ = total.add(&*interval);
-            interval.reset();
-        }
-        drop(guard);
-        self.board.changed.notify_all();
-    }
-}
-
-/// Where a station's thread hangs out what others may read.
-pub(crate) struct Board {
-    pub(crate) published: Mutex<Published>,
-    pub(crate) changed: Condvar,
-}
-
-impl Board {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Published> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.interval.counts.acknowledged = self.acknowledged_before + open;
+        self.ledger.publish();
     }
 }
 
@@ -441,38 +365,21 @@ pub fn receive(
     mut on_handshake: impl FnMut(&mut Station, usize, &Datagram<'_>),
 ) -> io::Result<()> {
     let sockets = Arc::clone(&station.sockets);
-    for index in sockets.readable()? {
-        let Some(socket) = sockets.sockets.get(index) else {
-            continue;
+    sockets.drain(inbox, |index, datagram, arrived_ns| {
+        station.ledger.interval.counts.datagrams_in += 1;
+        let Ok(header) = Header::parse(datagram.bytes) else {
+            station.ledger.interval.counts.strays += 1;
+            return;
         };
-        // Bounded, so that a flood cannot keep the pacing from its turn.
-        for _ in 0..RECEIVES_PER_TURN {
-            let count = inbox.receive(socket)?;
-            let (offset, now) = (Offset::take(), clock::now());
-            for datagram in inbox.datagrams() {
-                station.interval.counts.datagrams_in += 1;
-                let Ok(header) = Header::parse(datagram.bytes) else {
-                    station.interval.counts.strays += 1;
-                    continue;
-                };
-                if header.kind == Kind::Control(ControlType::Handshake) {
-                    on_handshake(station, index, &datagram);
-                } else {
-                    let arrived_ns = datagram.stamp_ns.map_or(now, |stamp| offset.monotonic(stamp));
-                    station.deliver(&datagram, header.destination, arrived_ns);
-                }
-            }
-            if count < BATCH_MAX {
-                break;
-            }
+        if header.kind == Kind::Control(ControlType::Handshake) {
+            on_handshake(station, index, datagram);
+        } else {
+            station.deliver(datagram, header.destination, arrived_ns);
         }
-    }
-    Ok(())
+    })
 }
 
 /// 64 segments are what kernels before 6.9 take, 65,507 bytes what a datagram holds: 49 x 1,332
 /// fit.
 const TRAIN_MAX: u16 = 49;
-const RECEIVES_PER_TURN: usize = 16;
-const PUBLISH_INTERVAL: u64 = SECOND / 20;
 const UPKEEP_RATE: f64 = 1_000.0;

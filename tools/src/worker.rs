@@ -1,4 +1,4 @@
-//! A station in a thread of its own, and how other threads see and steer it.
+//! A generator or an emulator in a thread of its own, and how other threads see and steer it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::board::{Board, Counts, Published};
 use crate::clock::{self, MILLISECOND};
 use crate::measure;
 use crate::sockets::Sockets;
-use crate::station::{Board, Counts, Published, Station};
 
-/// What owns a station: the callers or the listener.
+/// One side of a load test: the callers or the origin.
 pub trait Side: Send + 'static {
     /// Receives, does what is due, and returns when it wants to be called next.
     ///
@@ -20,8 +20,14 @@ pub trait Side: Send + 'static {
     /// What the sockets report.
     fn turn(&mut self, now_ns: u64, send_media: bool) -> io::Result<u64>;
 
-    /// Its station.
-    fn station(&mut self) -> &mut Station;
+    /// Its sockets, to wait for.
+    fn sockets(&self) -> Arc<Sockets>;
+
+    /// Where it shows its totals.
+    fn board(&self) -> Arc<Board>;
+
+    /// Says goodbye to all peers and shows the final totals.
+    fn finish(&mut self);
 }
 
 /// A [`Side`] in a thread of its own. Dropping it says goodbye to all peers and ends the thread.
@@ -51,8 +57,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let controls =
             Arc::new(Controls { sends_media: sends_media.into(), is_stopping: false.into() });
-        let board = Arc::clone(&side.station().board);
-        let sockets = Arc::clone(&side.station().sockets);
+        let (board, sockets) = (side.board(), side.sockets());
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn({
             let (controls, sockets) = (Arc::clone(&controls), Arc::clone(&sockets));
             move || {
@@ -61,9 +66,7 @@ impl Worker {
                 }
                 clock::sleep_exactly();
                 let result = Self::work(&mut side, &controls, &sockets);
-                side.station().close_all();
-                side.station().flush();
-                side.station().publish();
+                side.finish();
                 result
             }
         })?;
