@@ -25,6 +25,7 @@ pub mod demo;
 pub mod gate;
 pub mod generator;
 pub mod http;
+pub mod http_server;
 pub mod link;
 pub mod measure;
 pub mod origin;

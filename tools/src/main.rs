@@ -16,7 +16,7 @@ use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
 use ringway_tools::generator::{Generator, GeneratorSettings, Roles};
 use ringway_tools::origin::{Origin, OriginSettings};
-use ringway_tools::registration::{Registration, reachable};
+use ringway_tools::registration::{Endpoints, Registration, reachable};
 use ringway_tools::report::{Percentiles, grouped};
 use ringway_tools::run::{self, RunArguments};
 use ringway_tools::station::Media;
@@ -229,11 +229,10 @@ fn origin(arguments: &OriginSrt) -> anyhow::Result<bool> {
     .with_context(|| format!("listen on {}", arguments.listen))?;
     let address = origin.address()?;
     println!("SRT origin on {address}");
-    let registration = arguments
-        .register
-        .as_deref()
-        .map(|url| Registration::new(url, reachable(address)))
-        .transpose()?;
+    let address = reachable(address);
+    let endpoints = Endpoints { ip: address.ip(), srt: Some(address.port()), rtc: None, api: None };
+    let registration =
+        arguments.register.as_deref().map(|url| Registration::new(url, endpoints)).transpose()?;
     let mut before = Counts::default();
     let mut seconds = 0;
     for_each_second(arguments.duration, || {

@@ -1,6 +1,6 @@
 //! Registers an emulated origin with a relay's system API, with the body that SRS posts.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, ensure};
 
@@ -11,27 +11,38 @@ use crate::http;
 pub struct Registration {
     /// Where the system API listens.
     pub api: SocketAddr,
-    /// The address that the relay is to use.
-    pub srt: SocketAddr,
+    /// What the relay is told about.
+    pub endpoints: Endpoints,
     /// Stable across restarts.
     pub server: String,
     /// Changes with each restart.
     pub service: String,
 }
 
+/// Where an origin is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The address of all of them.
+    pub ip: IpAddr,
+    /// UDP port of SRT.
+    pub srt: Option<u16>,
+    /// UDP port of WebRTC.
+    pub rtc: Option<u16>,
+    /// TCP port of WHIP and WHEP.
+    pub api: Option<u16>,
+}
+
 impl Registration {
     /// For the API at `url`, which is `http://HOST:PORT`.
     ///
     /// # Errors
-    /// The URL has another form, or the host is no IP address.
-    pub fn new(url: &str, srt: SocketAddr) -> anyhow::Result<Self> {
-        let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-        let api = authority.and_then(|authority| authority.parse().ok());
-        let api =
-            api.with_context(|| format!("{url} is not of the form http://127.0.0.1:12025"))?;
+    /// The URL has another form, or the host has no address.
+    pub fn new(url: &str, endpoints: Endpoints) -> anyhow::Result<Self> {
+        let api = http::server(url)?;
         let process = std::process::id();
         let service = format!("{process:x}-{:x}", crate::clock::now());
-        Ok(Self { api, srt, server: format!("emulator-{}", srt.port()), service })
+        let port = endpoints.srt.or(endpoints.rtc).unwrap_or(0);
+        Ok(Self { api, endpoints, server: format!("emulator-{port}"), service })
     }
 
     /// Registers, or says again that the origin is there.
@@ -52,14 +63,18 @@ impl Registration {
     }
 
     fn body(&self) -> String {
+        let Endpoints { ip, srt, rtc, api } = self.endpoints;
+        let udp = |port: Option<u16>| port.map(|port| format!("udp://0.0.0.0:{port}"));
         serde_json::json!({
             "device_id": self.server,
-            "ip": self.srt.ip().to_string(),
+            "ip": ip.to_string(),
             "server": self.server,
             "service": self.service,
             "pid": std::process::id().to_string(),
             "rtmp": ["1935"],
-            "srt": [format!("udp://0.0.0.0:{}", self.srt.port())],
+            "srt": Vec::from_iter(udp(srt)),
+            "rtc": Vec::from_iter(udp(rtc)),
+            "api": Vec::from_iter(api.map(|port| port.to_string())),
         })
         .to_string()
     }
@@ -79,19 +94,27 @@ pub fn reachable(bound: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
+    const ENDPOINTS: Endpoints = Endpoints {
+        ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5)),
+        srt: Some(10_080),
+        rtc: None,
+        api: Some(1_985),
+    };
+
     #[test]
     fn the_body_holds_what_a_relay_needs() {
-        let srt = "10.0.0.5:10080".parse().unwrap();
-        let registration = Registration::new("http://127.0.0.1:12025/", srt).unwrap();
+        let registration = Registration::new("http://127.0.0.1:12025/", ENDPOINTS).unwrap();
         let body: serde_json::Value = serde_json::from_str(&registration.body()).unwrap();
         assert_eq!(body["ip"], "10.0.0.5");
         assert_eq!(body["srt"][0], "udp://0.0.0.0:10080");
+        assert_eq!(body["rtc"], serde_json::json!([]));
+        assert_eq!(body["api"][0], "1985");
         assert!(body["pid"].is_string());
     }
 
     #[test]
     fn a_url_without_a_port_is_refused_with_an_example() {
-        let error = Registration::new("http://relay", "127.0.0.1:1".parse().unwrap()).unwrap_err();
-        assert!(error.to_string().contains("http://127.0.0.1:12025"));
+        let error = Registration::new("http://127.0.0.1", ENDPOINTS).unwrap_err();
+        assert!(error.to_string().contains("http://127.0.0.1:"));
     }
 }
