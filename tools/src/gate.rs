@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::clock::{self, SECOND};
 use crate::measure::{self, CpuTime, ThreadId};
+use crate::registration::Endpoints;
 use crate::subject::{Engine, Subject};
 
 /// `ringway-bench relay`
@@ -47,7 +48,8 @@ struct Serving {
 pub fn serve(arguments: &RelayArguments) -> anyhow::Result<()> {
     let every: Vec<usize> = arguments.other_cpus.iter().copied().chain([arguments.cpu]).collect();
     measure::pin(&every).context("use the CPUs of --cpu and --other-cpus")?;
-    let subject = Subject::start(arguments.engine, arguments.origin, arguments.cpu)?;
+    let subject =
+        Subject::start(arguments.engine, Endpoints::srt(arguments.origin), arguments.cpu)?;
     if !arguments.other_cpus.is_empty() {
         measure::pin(&arguments.other_cpus)?;
     }

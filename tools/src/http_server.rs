@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use crate::http::header;
+use crate::measure;
 
 /// A running server. Dropping it ends its threads.
 pub struct Server {
@@ -60,12 +61,14 @@ pub struct Response {
 }
 
 impl Server {
-    /// Listens on `listen` and has `answer` answer; `None` closes the connection without a word.
+    /// Listens on `listen` and has `answer` answer; `None` closes the connection without a word. Its
+    /// threads keep to `cpus` unless they are empty.
     ///
     /// # Errors
     /// The address is taken, or no thread can be started.
     pub fn start(
         listen: SocketAddr,
+        cpus: &[usize],
         answer: impl Fn(&Request) -> Option<Response> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen)?;
@@ -76,8 +79,15 @@ impl Server {
         let mut server = Self { address, stop, threads: Vec::new() };
         for _ in 0..THREADS {
             let (shared, stop) = (Arc::clone(&shared), Arc::clone(&server.stop));
+            let cpus = cpus.to_vec();
             let thread = std::thread::Builder::new().name("http".to_owned());
-            server.threads.push(thread.spawn(move || serve(&shared.0, &stop, &shared.1))?);
+            server.threads.push(thread.spawn(move || {
+                if !cpus.is_empty() {
+                    // Where that is refused, answers only disturb more.
+                    let _ = measure::pin(&cpus);
+                }
+                serve(&shared.0, &stop, &shared.1);
+            })?);
         }
         Ok(server)
     }
@@ -270,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_client_gets_status_headers_and_body() {
-        let server = Server::start(ANY, |request| {
+        let server = Server::start(ANY, &[], |request| {
             let headers = vec![("Location", request.path.clone())];
             Some(Response { status: "201 Created", headers, body: request.body.clone() })
         });
@@ -282,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_handler_may_close_without_a_word() {
-        let server = Server::start(ANY, |_| None).unwrap();
+        let server = Server::start(ANY, &[], |_| None).unwrap();
         assert!(http::get(server.address(), "/").is_err());
     }
 }

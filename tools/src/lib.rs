@@ -1,11 +1,12 @@
 //! Clients, an origin emulator and measurements for the Ringway relay.
 //!
 //! From the inside out: [`srt`] makes packets and [`payload`] marks and judges what they carry;
-//! [`link`] is one end of a connection without I/O; [`batch`] moves datagrams, [`station`] drives
+//! [`link`] is one end of an SRT connection without I/O; [`batch`] moves datagrams, [`station`] drives
 //! many links over it and [`worker`] gives it a thread. On top of these stand [`generator`] (many
-//! callers), [`origin`] (a listener) and [`client`] (one blocking caller for tests). [`subject`] is
-//! the relay that [`demo`] shows and [`run`] measures, with [`baseline`] as the plain one to
-//! compare with.
+//! callers), [`origin`] (a listener) and [`client`] (one blocking caller for tests). [`webrtc`] has
+//! both ends of the other protocol, built on the same parts. [`subject`] is the relay that [`demo`]
+//! shows and that [`run`] (SRT, saturated) and [`paced`] (WebRTC) measure, with [`baseline`] as the
+//! plain one to compare with.
 #![cfg_attr(
     test,
     allow(
@@ -30,6 +31,8 @@ pub mod link;
 pub mod measure;
 pub mod origin;
 pub mod pace;
+pub mod paced;
+pub mod pair;
 pub mod payload;
 pub mod registration;
 pub mod report;
@@ -39,4 +42,5 @@ pub mod sockets;
 pub mod srt;
 pub mod station;
 pub mod subject;
+pub mod webrtc;
 pub mod worker;

@@ -1,4 +1,4 @@
-//! `ringway-bench`: callers, an origin emulator, measurements and the demo.
+//! `ringway-bench`: clients, origin emulators, measurements and the demo.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -15,13 +15,17 @@ use ringway_tools::clock;
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
 use ringway_tools::generator::{Generator, GeneratorSettings, Roles};
+use ringway_tools::http;
 use ringway_tools::origin::{Origin, OriginSettings};
+use ringway_tools::paced::{self, PacedArguments};
 use ringway_tools::registration::{Endpoints, Registration, reachable};
 use ringway_tools::report::{Percentiles, grouped};
 use ringway_tools::run::{self, RunArguments};
 use ringway_tools::station::Media;
+use ringway_tools::webrtc;
+use ringway_tools::worker::Worker;
 
-/// Callers, an origin emulator, measurements and a demo for the Ringway relay
+/// Clients, origin emulators, measurements and a demo for the Ringway relay
 #[derive(Parser)]
 #[command(version, max_term_width = 80)]
 struct CommandLine {
@@ -31,9 +35,11 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show the relay at work: 120 sessions in both directions, live figures, a verdict
+    /// Show the relay at work: sessions in both directions, live figures, a verdict
     Demo(DemoArguments),
-    /// Call a relay or listener and send paced media
+    /// Measure WebRTC sessions through the relay and through a plain one (the same as run webrtc)
+    Webrtc(PacedArguments),
+    /// Be the clients of a relay or an origin, with paced media
     #[command(subcommand)]
     Generate(Generate),
     /// Emulate an origin
@@ -51,18 +57,24 @@ enum Command {
 enum Generate {
     /// SRT callers with real handshakes, ACKs and keepalives
     Srt(GenerateSrt),
+    /// WebRTC clients with WHIP, WHEP, ICE checks and media shaped like SRTP
+    Webrtc(GenerateWebrtc),
 }
 
 #[derive(Subcommand)]
 enum OriginCommand {
     /// An SRT listener that takes media from publishers and sends media to players
     Srt(OriginSrt),
+    /// WHIP and WHEP as SRS serves them, ICE-lite, media counted instead of decoded
+    Webrtc(OriginWebrtc),
 }
 
 #[derive(Subcommand)]
 enum Run {
     /// SRT media: engines x sessions x shapes, CPU nanoseconds per packet of the relaying thread
     Srt(RunArguments),
+    /// WebRTC media: 500 sessions at 75,000 packets/s, delivery, latency and CPU per datagram
+    Webrtc(PacedArguments),
 }
 
 #[derive(Args)]
@@ -149,12 +161,66 @@ struct OriginSrt {
     seed: u64,
 }
 
+#[derive(Args)]
+struct GenerateWebrtc {
+    /// HTTP of the relay or origin, as http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    http: String,
+    /// Clients
+    #[arg(long, default_value_t = 1)]
+    sessions: usize,
+    /// What they do
+    #[arg(long, value_enum, default_value = "publish")]
+    role: Roles,
+    #[command(flatten)]
+    media: webrtc::station::MediaArguments,
+    /// Send to this address instead of the candidate of the answer
+    #[arg(long, value_name = "IP:PORT")]
+    media_via: Option<SocketAddr>,
+    /// How long
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// For credentials and filler
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Streams are called this and a number
+    #[arg(long, default_value = "live/bench")]
+    stream_prefix: String,
+    /// Clients that begin per second
+    #[arg(long, default_value_t = 500.0)]
+    connect_rate: f64,
+}
+
+#[derive(Args)]
+struct OriginWebrtc {
+    /// Where WHIP and WHEP listen; port 0 lets the kernel choose
+    #[arg(long, default_value = "127.0.0.1:1985")]
+    http: SocketAddr,
+    /// Where media arrive: the candidate of the answers
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Register with this system API every 9 s, as http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    register: Option<String>,
+    #[command(flatten)]
+    media: webrtc::station::MediaArguments,
+    /// End after this long; default: never
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// For credentials and filler
+    #[arg(long, default_value_t = 2)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Demo(arguments) => demo::run(&arguments).map(|result| result.is_clean()),
         Command::Generate(Generate::Srt(arguments)) => generate(&arguments),
+        Command::Generate(Generate::Webrtc(arguments)) => generate_webrtc(&arguments),
         Command::Origin(OriginCommand::Srt(arguments)) => origin(&arguments),
+        Command::Origin(OriginCommand::Webrtc(arguments)) => origin_webrtc(&arguments),
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
+        Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
     match result {
@@ -188,20 +254,43 @@ fn generate(arguments: &GenerateSrt) -> anyhow::Result<bool> {
         seed: arguments.seed,
     };
     let callers = Generator::start(settings, Vec::new(), true).context("start the callers")?;
+    watch_clients(callers, arguments.sessions, arguments.duration)
+}
+
+/// True when every client got in and was not thrown out.
+fn generate_webrtc(arguments: &GenerateWebrtc) -> anyhow::Result<bool> {
+    let settings = webrtc::generator::GeneratorSettings {
+        http: http::server(&arguments.http)?,
+        sessions: arguments.sessions,
+        roles: arguments.role,
+        connect_rate: arguments.connect_rate,
+        stream_prefix: arguments.stream_prefix.clone(),
+        media: arguments.media.media(),
+        media_via: arguments.media_via,
+        socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
+        seed: arguments.seed,
+    };
+    let clients = webrtc::generator::Generator::start(settings, Vec::new(), true);
+    watch_clients(clients.context("start the clients")?, arguments.sessions, arguments.duration)
+}
+
+/// Shows what clients do for `duration` and how it ended. True when every one got in and was not
+/// thrown out.
+fn watch_clients(clients: Worker, sessions: usize, duration: Duration) -> anyhow::Result<bool> {
     let mut before = Counts::default();
-    for_each_second(Some(arguments.duration), || {
-        let now = callers.counts();
+    for_each_second(Some(duration), || {
+        let now = clients.counts();
         print_second("sent", &before, &now);
         before = now;
         Ok(())
     })?;
-    let latency = callers.published().latency;
-    let own_drops = callers.receive_drops();
-    let last = callers.stop().context("stop the callers")?;
+    let latency = clients.published().latency;
+    let own_drops = clients.receive_drops();
+    let last = clients.stop().context("stop the clients")?;
     let counts = last.counts;
-    let all = arguments.sessions as u64;
+    let all = sessions as u64;
     println!(
-        "Sessions   {} connected, {} refused (last type {}), {} unanswered",
+        "Sessions   {} connected, {} refused (last with {}), {} unanswered",
         counts.connected,
         counts.refused,
         counts.refusal,
@@ -229,13 +318,65 @@ fn origin(arguments: &OriginSrt) -> anyhow::Result<bool> {
     .with_context(|| format!("listen on {}", arguments.listen))?;
     let address = origin.address()?;
     println!("SRT origin on {address}");
-    let address = reachable(address);
-    let endpoints = Endpoints { ip: address.ip(), srt: Some(address.port()), rtc: None, api: None };
-    let registration =
-        arguments.register.as_deref().map(|url| Registration::new(url, endpoints)).transpose()?;
+    let endpoints = Endpoints::srt(reachable(address));
+    let register = arguments.register.as_deref();
+    watch_origin(origin.worker(), register, endpoints, arguments.duration)?;
+    let latency = origin.stats().latency;
+    let own_drops = origin.receive_drops();
+    let last = origin.stop().context("stop the origin")?;
+    println!(
+        "Sessions   {} accepted, {} refused, {} wrong cookies",
+        last.counts.connected, last.counts.refused, last.counts.invalid_cookies
+    );
+    print_media(&last.counts, own_drops);
+    print_latency("One way", &latency, "");
+    Ok(true)
+}
+
+fn origin_webrtc(arguments: &OriginWebrtc) -> anyhow::Result<bool> {
+    let origin = webrtc::origin::Origin::start(webrtc::origin::OriginSettings {
+        http: arguments.http,
+        rtc: arguments.listen,
+        media: arguments.media.media(),
+        socket: SocketOptions { timestamps: true, ..SocketOptions::default() },
+        seed: arguments.seed,
+        ..webrtc::origin::OriginSettings::default()
+    })
+    .with_context(|| format!("listen on {} and {}", arguments.http, arguments.listen))?;
+    let (http, rtc) = (origin.http_address(), origin.rtc_address());
+    println!("WebRTC origin on {rtc}, WHIP at http://{http}/rtc/v1/whip/?app=live&stream=NAME");
+    let endpoints = Endpoints {
+        ip: reachable(rtc).ip(),
+        srt: None,
+        rtc: Some(rtc.port()),
+        api: Some(http.port()),
+    };
+    let register = arguments.register.as_deref();
+    watch_origin(origin.worker(), register, endpoints, arguments.duration)?;
+    let latency = origin.worker().published().latency;
+    let own_drops = origin.worker().receive_drops();
+    let last = origin.stop().context("stop the origin")?.counts;
+    println!(
+        "Sessions   {} proven, {} deleted, {} silent; {} checks answered, {} forged",
+        last.connected, last.deleted, last.closed_by_peer, last.checks, last.invalid_checks
+    );
+    println!("           {} reports, {} strays", grouped(last.reports), grouped(last.strays));
+    print_media(&last, own_drops);
+    print_latency("One way", &latency, "");
+    Ok(true)
+}
+
+/// Shows what an origin does until `duration` is over, and registers it now and then.
+fn watch_origin(
+    origin: &Worker,
+    register: Option<&str>,
+    endpoints: Endpoints,
+    duration: Option<Duration>,
+) -> anyhow::Result<()> {
+    let registration = register.map(|url| Registration::new(url, endpoints)).transpose()?;
     let mut before = Counts::default();
     let mut seconds = 0;
-    for_each_second(arguments.duration, || {
+    for_each_second(duration, || {
         if let Some(registration) =
             registration.as_ref().filter(|_| seconds % HEARTBEAT_SECONDS == 0)
         {
@@ -248,17 +389,7 @@ fn origin(arguments: &OriginSrt) -> anyhow::Result<bool> {
         }
         before = now;
         Ok(())
-    })?;
-    let latency = origin.stats().latency;
-    let own_drops = origin.receive_drops();
-    let last = origin.stop().context("stop the origin")?;
-    println!(
-        "Sessions   {} accepted, {} refused, {} wrong cookies",
-        last.counts.connected, last.counts.refused, last.counts.invalid_cookies
-    );
-    print_media(&last.counts, own_drops);
-    print_latency("One way", &latency, "");
-    Ok(true)
+    })
 }
 
 /// Calls `report` at once and then every second until `duration` is over, if it ever is.

@@ -101,6 +101,12 @@ impl Origin {
         self.worker.address()
     }
 
+    /// The thread that does it all.
+    #[must_use]
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     /// Totals, at most 50 ms old.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -189,6 +189,32 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            received: self.received + other.received,
+            reordered: self.reordered + other.reordered,
+            duplicates: self.duplicates + other.duplicates,
+            missing: self.missing + other.missing,
+            damaged: self.damaged + other.damaged,
+            foreign: self.foreign + other.foreign,
+        }
+    }
+
+    /// What was counted after `before`. Gaps of before that have been filled since are no credit.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            received: self.received - before.received,
+            reordered: self.reordered - before.reordered,
+            duplicates: self.duplicates - before.duplicates,
+            missing: self.missing.saturating_sub(before.missing),
+            damaged: self.damaged - before.damaged,
+            foreign: self.foreign - before.foreign,
+        }
+    }
+
     /// Judges one payload that session `stream` received. Returns its stamp when it counts for
     /// latency.
     pub fn judge(&mut self, order: &mut Order, stream: u64, payload: &[u8]) -> Option<Stamp> {

@@ -32,6 +32,14 @@ pub struct Endpoints {
     pub api: Option<u16>,
 }
 
+impl Endpoints {
+    /// Those of an origin that has SRT alone.
+    #[must_use]
+    pub fn srt(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), srt: Some(address.port()), rtc: None, api: None }
+    }
+}
+
 impl Registration {
     /// For the API at `url`, which is `http://HOST:PORT`.
     ///

@@ -123,7 +123,7 @@ impl Sockets {
 /// The address of caller `slot` where all callers share a socket: from 127.1.0.1 upwards.
 #[must_use]
 pub fn loopback_source(slot: usize) -> Ipv4Addr {
-    Ipv4Addr::from_bits(FIRST_SOURCE + (slot as u32 & LAST_SLOT))
+    Ipv4Addr::from_bits(FIRST_SOURCE + slot as u32 % (LAST_SLOT + 1))
 }
 
 /// The caller whose [`loopback_source`] that is.
@@ -134,7 +134,8 @@ pub fn slot_of_source(address: Ipv4Addr) -> Option<usize> {
 }
 
 const FIRST_SOURCE: u32 = 0x7F01_0001;
-const LAST_SLOT: u32 = 0x00FE_FFFF;
+/// Its address is 127.255.255.255 less one, and so a host's.
+const LAST_SLOT: u32 = 0x7FFF_FFFE - FIRST_SOURCE;
 const RECEIVES_PER_TURN: usize = 16;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use ringway::relay::{Relay, Signals};
 use crate::baseline::Baseline;
 use crate::http;
 use crate::measure;
+use crate::registration::Endpoints;
 
 /// Which relay.
 #[derive(
@@ -43,12 +44,24 @@ impl Engine {
 pub struct Subject {
     /// Where SRT callers connect to.
     pub address: SocketAddr,
+    /// How WebRTC clients come to it; `None` where it does not take them.
+    pub webrtc: Option<WebrtcEntrance>,
     /// The thread that relays.
     pub tid: i32,
     /// What it does its I/O with.
     pub engine: &'static str,
     system: Option<SocketAddr>,
     _relay: Kind,
+}
+
+/// How WebRTC clients come to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WebrtcEntrance {
+    /// Where offers are posted.
+    pub http: SocketAddr,
+    /// Where the media go if not to the candidate of the answer: the plain loop does not serve HTTP
+    /// and changes no answers, so its clients ask the origin and are told this way.
+    pub media_via: Option<SocketAddr>,
 }
 
 enum Kind {
@@ -58,35 +71,39 @@ enum Kind {
 
 impl Subject {
     /// Starts it on kernel-chosen loopback ports with its shard on `cpu` and `origin` as its only
-    /// origin. Everything else Ringway does stays away from that CPU, if there is another.
+    /// origin. Everything else Ringway does stays away from that CPU, if there is another. The plain
+    /// loop relays one protocol: SRT, unless the origin has WebRTC alone.
     ///
     /// # Errors
     /// The relay does not start, for the reason it gives.
-    pub fn start(engine: Engine, origin: SocketAddr, cpu: usize) -> anyhow::Result<Self> {
+    pub fn start(engine: Engine, origin: Endpoints, cpu: usize) -> anyhow::Result<Self> {
         let choice = match engine {
             Engine::Auto => EngineChoice::Auto,
             Engine::Uring => EngineChoice::Uring,
             Engine::Mmsg => EngineChoice::Mmsg,
-            Engine::Loop => {
-                let relay =
-                    Baseline::start(ANY, origin, Some(cpu)).context("start the plain loop")?;
-                let (address, tid) = (relay.address(), relay.tid());
-                return Ok(Self {
-                    address,
-                    tid,
-                    engine: "plain loop",
-                    system: None,
-                    _relay: Kind::Loop { _relay: relay },
-                });
-            }
+            Engine::Loop => return Self::start_loop(origin, cpu),
         };
         let relay =
             Relay::start(config(choice, origin, cpu), Signals::Ignored).context("start Ringway")?;
         let shard = relay.shards().first().context("Ringway runs without a shard")?;
         let address = relay.srt_address().context("Ringway does not listen for SRT")?;
         let (tid, system) = (shard.tid, relay.system_address());
-        let engine = relay.engine();
-        Ok(Self { address, tid, engine, system, _relay: Kind::Ringway { _relay: relay } })
+        let (webrtc, engine) = (webrtc_entrance(&relay), relay.engine());
+        let relay = Kind::Ringway { _relay: relay };
+        Ok(Self { address, webrtc, tid, engine, system, _relay: relay })
+    }
+
+    fn start_loop(origin: Endpoints, cpu: usize) -> anyhow::Result<Self> {
+        let port = origin.srt.or(origin.rtc).context("the origin has no port to relay to")?;
+        let media = SocketAddr::new(origin.ip, port);
+        let relay = Baseline::start(ANY, media, Some(cpu)).context("start the plain loop")?;
+        let (address, tid) = (relay.address(), relay.tid());
+        let webrtc = origin.api.filter(|_| origin.srt.is_none()).map(|api| WebrtcEntrance {
+            http: SocketAddr::new(origin.ip, api),
+            media_via: Some(address),
+        });
+        let relay = Kind::Loop { _relay: relay };
+        Ok(Self { address, webrtc, tid, engine: "plain loop", system: None, _relay: relay })
     }
 
     /// Datagrams and sends so far, as Ringway's metrics count them. `None` for the plain loop,
@@ -111,23 +128,42 @@ pub struct Sends {
 }
 
 impl Sends {
-    /// Datagrams per send since `before`.
+    /// What came after `before`.
     #[must_use]
-    pub fn per_send_since(self, before: Self) -> f64 {
-        (self.datagrams - before.datagrams) / (self.sends - before.sends).max(1.0)
+    pub fn since(self, before: Self) -> Self {
+        Self { datagrams: self.datagrams - before.datagrams, sends: self.sends - before.sends }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self { datagrams: self.datagrams + other.datagrams, sends: self.sends + other.sends }
+    }
+
+    /// Datagrams per send.
+    #[must_use]
+    pub fn per_send(self) -> f64 {
+        self.datagrams / self.sends.max(1.0)
     }
 }
 
-fn config(engine: EngineChoice, origin: SocketAddr, cpu: usize) -> Config {
+/// Where a relay takes WebRTC clients. This one has no WebRTC side, so nowhere.
+fn webrtc_entrance(_relay: &Relay) -> Option<WebrtcEntrance> {
+    None
+}
+
+fn config(engine: EngineChoice, origin: Endpoints, cpu: usize) -> Config {
     let others = measure::allowed_cpus().into_iter().find(|other| *other != cpu);
     Config {
         srt_listen: Listen::At(ANY),
-        webrtc_listen: Listen::Off,
+        webrtc_listen: Listen::At(ANY),
         http_listen: Listen::At(ANY),
         system_listen: Listen::At(ANY),
         origins: vec![StaticOrigin {
-            srt: Some(origin.port()),
-            ..StaticOrigin::at("emulator", origin.ip())
+            srt: origin.srt,
+            rtc: origin.rtc,
+            api: origin.api,
+            ..StaticOrigin::at("emulator", origin.ip)
         }],
         engine,
         cpus: Some(vec![cpu]),
@@ -167,6 +203,6 @@ mod tests {
     fn batches_are_averaged_over_an_interval() {
         let before = Sends { datagrams: 100.0, sends: 100.0 };
         let after = Sends { datagrams: 420.0, sends: 110.0 };
-        assert!((after.per_send_since(before) - 32.0).abs() < f64::EPSILON);
+        assert!((after.since(before).per_send() - 32.0).abs() < f64::EPSILON);
     }
 }

@@ -155,3 +155,23 @@ impl Drop for Worker {
         let _ = self.join();
     }
 }
+
+/// Waits until all clients have connected.
+///
+/// # Errors
+/// Not all did: how many, and what became of the others.
+pub(crate) fn await_sessions(clients: &Worker, sessions: usize) -> anyhow::Result<()> {
+    let all = sessions as u64;
+    let is_settled = |counts: &Counts| counts.connected + counts.refused + counts.timed_out >= all;
+    clients.wait_for(CONNECT_PATIENCE, is_settled);
+    let Counts { connected, refused, refusal, timed_out, .. } = clients.counts();
+    anyhow::ensure!(
+        connected == all,
+        "{connected} of {all} clients connected; \
+         {refused} refused (last with {refusal}), {timed_out} unanswered"
+    );
+    Ok(())
+}
+
+/// Longer than any client tries.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
