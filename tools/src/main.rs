@@ -428,11 +428,11 @@ fn print_latency(what: &str, histogram: &Histogram<u64>, verb: &str) {
 }
 
 fn print_media(counts: &Counts, own_drops: u64) {
-    println!(
-        "Sent       {} packets, {} acknowledged",
-        grouped(counts.sent),
-        grouped(counts.acknowledged)
-    );
+    print!("Sent       {} packets", grouped(counts.sent));
+    if counts.acknowledged > 0 {
+        print!(", {} acknowledged", grouped(counts.acknowledged));
+    }
+    println!();
     let media = counts.media;
     println!(
         "Received   {} packets, {} of other senders",

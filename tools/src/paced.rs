@@ -24,7 +24,7 @@ use crate::report::{Percentiles, duration, grouped, write_json};
 use crate::subject::{Engine, Sends, Subject};
 use crate::webrtc::generator::{Generator, GeneratorSettings};
 use crate::webrtc::origin::{Origin, OriginSettings};
-use crate::webrtc::station::{Media, MediaArguments};
+use crate::webrtc::station::MediaArguments;
 use crate::worker::{Worker, await_sessions};
 
 /// `ringway-bench webrtc`
@@ -277,8 +277,7 @@ impl Contestant {
 }
 
 fn print_head(arguments: &PacedArguments, host: &Host, relay_cpu: usize, tool_cpus: &[usize]) {
-    let Media { rhythms, train } = arguments.media.media();
-    let media = Media { rhythms, train };
+    let media = arguments.media.media();
     println!("{METRIC}");
     println!("{}, {}", host.cpu_model, host.kernel);
     println!(
@@ -287,7 +286,7 @@ fn print_head(arguments: &PacedArguments, host: &Host, relay_cpu: usize, tool_cp
         media.packets_per_second() * arguments.sessions as f64,
         arguments.duration,
         arguments.turns,
-        if train { ", frames as trains" } else { "" }
+        if media.train { ", frames as trains" } else { "" }
     );
     println!("Relays on CPU {relay_cpu}, origins and clients on {tool_cpus:?}");
     println!();

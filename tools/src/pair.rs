@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::board::Published;
+use crate::board::{Counts, Published};
 use crate::clock;
 use crate::payload::Tally;
 use crate::worker::Worker;
@@ -41,13 +41,7 @@ impl Pair<'_> {
     /// What both have counted, at most 50 ms ago.
     #[must_use]
     pub fn totals(self) -> Totals {
-        let (origin, clients) = (self.origin.counts(), self.clients.counts());
-        Totals {
-            sessions: clients.open,
-            sent: origin.sent + clients.sent,
-            datagrams: origin.datagrams_in + clients.datagrams_in,
-            tally: origin.media.plus(clients.media),
-        }
+        Totals::of(&self.origin.counts(), &self.clients.counts())
     }
 
     /// Waits until everything sent since `before` has arrived, or for `patience`. The order to stop
@@ -55,15 +49,12 @@ impl Pair<'_> {
     pub fn settle(self, before: Totals, patience: Duration) {
         // Both sides must have seen the order to stop before their totals mean anything.
         clock::pause(Duration::from_millis(200));
-        let is_complete = || {
-            let since = self.totals().since(before);
+        let is_complete = |origin: &Counts| {
+            let since = Totals::of(origin, &self.clients.counts()).since(before);
             since.tally.received >= since.sent
         };
-        // Either board may be the last to change, so neither is waited for alone for long.
-        let deadline = clock::now() + u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX / 2);
-        while !is_complete() && clock::now() < deadline {
-            self.origin.wait_for(Duration::from_millis(100), |_| is_complete());
-        }
+        // The origin's board changes 20 times per second, whether or not it has news.
+        self.origin.wait_for(patience, is_complete);
     }
 
     /// From send to arrival, both ways.
@@ -100,6 +91,15 @@ impl Pair<'_> {
 }
 
 impl Totals {
+    fn of(origin: &Counts, clients: &Counts) -> Self {
+        Self {
+            sessions: clients.open,
+            sent: origin.sent + clients.sent,
+            datagrams: origin.datagrams_in + clients.datagrams_in,
+            tally: origin.media.plus(clients.media),
+        }
+    }
+
     /// What came after `before`. Sessions stay as they are.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
@@ -141,6 +141,8 @@ impl Totals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webrtc::generator::{Generator, GeneratorSettings};
+    use crate::webrtc::origin::{Origin, OriginSettings};
 
     fn totals(sent: u64, received: u64, reordered: u64) -> Totals {
         let tally = Tally { received, reordered, ..Tally::default() };
@@ -159,6 +161,22 @@ mod tests {
         assert!(!totals(10, 10, 1).is_clean());
         assert!(!totals(10, 9, 0).is_clean());
         assert!(!totals(0, 0, 0).is_clean());
+    }
+
+    #[test]
+    fn waiting_for_what_does_not_come_ends() {
+        let origin = Origin::start(OriginSettings::default()).unwrap();
+        let settings = GeneratorSettings::new(origin.http_address(), 2);
+        let clients = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(origin.wait_for(Duration::from_secs(10), |counts| counts.media.received > 20));
+        let pair = Pair { origin: origin.worker(), clients: &clients };
+        pair.send_media(false);
+        pair.settle(Totals::default(), Duration::from_secs(10));
+        let complete = pair.totals();
+        assert!(complete.is_clean(), "{complete:?}");
+        let before = Totals { sent: complete.sent - 1, ..complete };
+        pair.settle(before, Duration::from_millis(200));
+        assert_eq!(pair.totals().since(before).lost(), 1);
     }
 
     #[test]

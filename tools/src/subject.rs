@@ -147,9 +147,12 @@ impl Sends {
     }
 }
 
-/// Where a relay takes WebRTC clients. This one has no WebRTC side, so nowhere.
-fn webrtc_entrance(_relay: &Relay) -> Option<WebrtcEntrance> {
-    None
+/// Where a relay takes WebRTC clients, if it does: then it answers for WHIP.
+fn webrtc_entrance(relay: &Relay) -> Option<WebrtcEntrance> {
+    let http = relay.http_address()?;
+    let request = http::Request { method: "OPTIONS", target: WHIP, body: None, from: None };
+    let answer = http::exchange(http, request).ok()?;
+    (200..300).contains(&answer.status).then_some(WebrtcEntrance { http, media_via: None })
 }
 
 fn config(engine: EngineChoice, origin: Endpoints, cpu: usize) -> Config {
@@ -184,6 +187,7 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     Some(values.sum())
 }
 
+const WHIP: &str = "/rtc/v1/whip/";
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[cfg(test)]
