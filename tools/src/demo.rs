@@ -145,7 +145,7 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<DemoResult> {
     let cpus = measure::allowed_cpus();
     let relay_cpu = *cpus.first().context("this process may use no CPU")?;
     let tool_cpus: Vec<usize> = cpus.iter().copied().filter(|cpu| *cpu != relay_cpu).collect();
-    report::print_cpus(relay_cpu, &tool_cpus);
+    report::print_head(arguments, relay_cpu, &tool_cpus);
     // The main thread's own wake-ups stay off the relay's CPU, and the threads it starts inherit
     // that.
     let tool_cpus = if tool_cpus.is_empty() { vec![relay_cpu] } else { tool_cpus };

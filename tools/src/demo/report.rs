@@ -2,10 +2,20 @@
 
 use std::net::SocketAddr;
 
-use super::{Act, Delivery, DemoResult, Reading};
+use super::{Act, Delivery, DemoArguments, DemoResult, Reading};
 use crate::report::{Percentiles, duration, grouped};
+use crate::webrtc::station::Media;
 
-pub(super) fn print_cpus(relay_cpu: usize, tool_cpus: &[usize]) {
+pub(super) fn print_head(arguments: &DemoArguments, relay_cpu: usize, tool_cpus: &[usize]) {
+    println!(
+        "Ringway demo: {} SRT sessions x {} packets/s of {} bytes,",
+        arguments.sessions, arguments.rate, arguments.size
+    );
+    println!(
+        "{} WebRTC sessions x {:.1} packets/s of audio and video.",
+        arguments.webrtc_sessions,
+        Media::mixed().packets_per_second()
+    );
     match tool_cpus {
         [] => {
             println!("Only one CPU: relay, origins and clients share it, so latency says little.")
@@ -17,6 +27,9 @@ pub(super) fn print_cpus(relay_cpu: usize, tool_cpus: &[usize]) {
 }
 
 pub(super) fn print_connected(acts: &[Act<'_>], direct: &[Percentiles], relay: SocketAddr) {
+    if acts.len() < 2 {
+        println!("No WebRTC: this relay does not take it, or no session was asked for.");
+    }
     for (Act { protocol, .. }, direct) in acts.iter().zip(direct) {
         println!("Direct path, {protocol}:  {}", direct.line());
     }

@@ -391,6 +391,7 @@ const REPORT_INTERVAL: u64 = SECOND;
 mod tests {
     use super::*;
     use crate::board::Counts;
+    use crate::pair::{Pair, Totals};
     use crate::payload::Tally;
     use crate::webrtc::origin::{Origin, OriginSettings};
     use std::time::Duration;
@@ -408,20 +409,13 @@ mod tests {
         let clients = Generator::start(settings, Vec::new(), true).unwrap();
         let is_enough = |counts: &Counts| counts.media.received > 1_000;
         assert!(clients.wait_for(PATIENCE, is_enough) && origin.wait_for(PATIENCE, is_enough));
-        clients.send_media(false);
-        origin.send_media(false);
-        // Both have stopped when two boards in a row say the same.
-        let mut sent = (0, 0);
-        while sent != (clients.counts().sent, origin.counts().sent) {
-            sent = (clients.counts().sent, origin.counts().sent);
-            clock::pause(Duration::from_millis(150));
-        }
-        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received == sent.0));
-        assert!(clients.wait_for(PATIENCE, |counts| counts.media.received == sent.1));
+        let pair = Pair { origin: origin.worker(), clients: &clients };
+        pair.send_media(false);
+        pair.settle(Totals::default(), PATIENCE);
         let complete = |received| Tally { received, ..Tally::default() };
-        assert_eq!(origin.counts().media, complete(sent.0));
-        assert_eq!(clients.counts().media, complete(sent.1));
-        assert_eq!(clients.counts().strays, 0);
+        assert_eq!(origin.counts().media, complete(clients.counts().sent));
+        assert_eq!(clients.counts().media, complete(origin.counts().sent));
+        assert_eq!((clients.counts().strays, origin.counts().strays), (0, 0));
         assert_eq!(clients.stop().unwrap().counts.deleted, 20);
         assert!(origin.wait_for(PATIENCE, |counts| counts.deleted == 20 && counts.open == 0));
     }

@@ -76,13 +76,12 @@ pub fn ssrc(stream: u64, payload_type: u8) -> u32 {
 }
 
 /// A receiver report with one block (RFC 3550, section 6.4.2): what a player sends once a second.
-/// With SRTCP all behind the first eight bytes is encrypted.
+/// It tells of no loss. With SRTCP all behind the first eight bytes is encrypted.
 #[must_use]
-pub fn receiver_report(reporter: u32, source: u32, lost: u32, highest: u32) -> [u8; 32] {
+pub fn receiver_report(reporter: u32, source: u32, highest: u32) -> [u8; 32] {
     let mut report = [0; 32];
     let first = 0x81C9_0007_u32;
-    let lost = lost & 0x00FF_FFFF;
-    let words = [first, reporter, source, lost, highest, 0, 0, 0];
+    let words = [first, reporter, source, 0, highest, 0, 0, 0];
     for (place, word) in report.as_chunks_mut::<4>().0.iter_mut().zip(words) {
         *place = word.to_be_bytes();
     }
@@ -160,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_report_is_rtcp_of_its_own_length() {
-        let report = receiver_report(1, 2, 3, 4);
+        let report = receiver_report(1, 2, 3);
         assert_eq!(Kind::of(&report), Kind::Rtcp);
         assert_eq!(RtcpHeader::parse(&report).unwrap(), RtcpHeader { packet_type: 201, ssrc: 1 });
         assert_eq!(report.len(), 4 * (1 + 7));

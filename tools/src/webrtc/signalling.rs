@@ -29,6 +29,17 @@ pub struct Invitation {
     pub seed: u64,
 }
 
+impl Invitation {
+    /// When a client begins, after the first one. Without a rate all begin at once.
+    fn delay_ns(&self, slot: usize) -> u64 {
+        if self.connect_rate > 0.0 {
+            (slot as f64 * SECOND as f64 / self.connect_rate) as u64
+        } else {
+            0
+        }
+    }
+}
+
 /// What one client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -124,7 +135,7 @@ fn ask_all(
         if slot >= invitation.sessions {
             return;
         }
-        let begin_ns = start_ns + (slot as f64 * SECOND as f64 / invitation.connect_rate) as u64;
+        let begin_ns = start_ns.saturating_add(invitation.delay_ns(slot));
         clock::pause(Duration::from_nanos(begin_ns.saturating_sub(clock::now())));
         let asked_ns = clock::now();
         let result = ask(invitation, slot, &wish(slot));
@@ -231,6 +242,19 @@ mod tests {
             answered("HTTP/1.1 201 Created", "v=0\r\na=ice-ufrag:a\r\na=ice-pwd:b\r\n"),
             None
         );
+    }
+
+    #[test]
+    fn clients_begin_at_the_rate_that_was_asked_for() {
+        let invitation = |connect_rate| Invitation {
+            http: "127.0.0.1:1".parse().unwrap(),
+            sessions: 10,
+            connect_rate,
+            has_own_addresses: false,
+            seed: 1,
+        };
+        assert_eq!(invitation(500.0).delay_ns(250), SECOND / 2);
+        assert_eq!(invitation(0.0).delay_ns(250), 0);
     }
 
     #[test]

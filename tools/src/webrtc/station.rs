@@ -114,7 +114,7 @@ struct Peer {
     route: Route,
     /// The stream's identity, in both directions.
     stream: u64,
-    /// None for a peer that only sends.
+    /// None of them for a peer that only sends.
     tracks: Vec<(Track, Option<Beat>)>,
     /// Packets sent over all tracks: the stamp's sequence.
     sent: u64,
@@ -203,14 +203,14 @@ impl Station {
         self.ledger.interval.counts.datagrams_out += 1;
     }
 
-    /// Queues a receiver report of a peer that has received something.
+    /// Queues a receiver report to a peer.
     pub fn send_report(&mut self, slot: usize) {
         let Some(Some(peer)) = self.peers.get(slot) else {
             return;
         };
         let (route, (source, sequence)) = (peer.route, peer.last_heard);
         let reporter = payload::mix(peer.stream ^ slot as u64) as u32;
-        let report = rtp::receiver_report(reporter, source, 0, u32::from(sequence));
+        let report = rtp::receiver_report(reporter, source, u32::from(sequence));
         self.ledger.interval.counts.reports += 1;
         self.send(route, &report);
     }
