@@ -73,7 +73,7 @@ enum OriginCommand {
 enum Run {
     /// SRT media: engines x sessions x shapes, CPU nanoseconds per packet of the relaying thread
     Srt(RunArguments),
-    /// WebRTC media: 500 sessions at 75,000 packets/s, delivery, latency and CPU per datagram
+    /// WebRTC media: 500 sessions at 58,500 packets/s, delivery, latency and CPU per datagram
     Webrtc(PacedArguments),
 }
 

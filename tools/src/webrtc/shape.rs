@@ -11,7 +11,7 @@ pub enum Rhythm {
     /// 50 packets of 100 bytes per second: Opus in frames of 20 ms, 40 kbit/s with all headers.
     Audio,
     /// 30 frames per second, one in two seconds a keyframe, as packets of 1,200 bytes that leave
-    /// together: about 1 Mbit/s. Real senders pace a keyframe; here it is one burst, which is harder
+    /// together: about 640 kbit/s. Real senders pace a keyframe; here it is one burst, which is harder
     /// to relay.
     Video,
     /// The same at all times.
@@ -144,8 +144,8 @@ const VIDEO_SIZE: u16 = 1_200;
 /// Frames from one keyframe to the next: two seconds.
 const KEYFRAME_INTERVAL: u64 = 60;
 /// A keyframe is about eight times as large as what changes from frame to frame.
-const KEYFRAME_PACKETS: u16 = 24;
-const FRAME_PACKETS: u16 = 3;
+const KEYFRAME_PACKETS: u16 = 16;
+const FRAME_PACKETS: u16 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -172,8 +172,8 @@ mod tests {
     #[test]
     fn video_is_30_frames_per_second_with_a_keyframe_in_two_seconds() {
         for seed in 0..5 {
-            let packets = 5 * (59 * 3 + 24);
-            assert_eq!(ten_seconds(Rhythm::Video, seed), (packets, packets * 1_200, 24));
+            let packets = 5 * (59 * 2 + 16);
+            assert_eq!(ten_seconds(Rhythm::Video, seed), (packets, packets * 1_200, 16));
         }
     }
 

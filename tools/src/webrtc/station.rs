@@ -49,7 +49,7 @@ impl Media {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct MediaArguments {
     /// What each session sends: audio is 50 packets/s of 100 bytes, video 30 frames/s with a
-    /// keyframe every 2 s (1 Mbit/s), mixed is both, constant what --rate, --burst and --size say
+    /// keyframe every 2 s (640 kbit/s), mixed is both, constant what --rate, --burst and --size say
     #[arg(long, value_enum, default_value = "mixed")]
     shape: Shape,
     /// Packets per second and session of the constant shape
@@ -394,7 +394,7 @@ mod tests {
             let start = clock::now();
             run(&mut sender, start, start + SECOND / 2);
             let sent = sender.counts().sent;
-            assert!(sent > 60, "{sent}");
+            assert!(sent > 40, "{sent}");
             let (sockets, mut inbox) = (receiver.sockets(), ReceiveBatch::new(false));
             let deadline = clock::now() + SECOND;
             while receiver.counts().media.received < sent && sockets.wait(deadline).unwrap() {
