@@ -147,12 +147,10 @@ impl Sends {
     }
 }
 
-/// Where a relay takes WebRTC clients, if it does: then it answers for WHIP.
+/// Where a relay takes WebRTC clients.
 fn webrtc_entrance(relay: &Relay) -> Option<WebrtcEntrance> {
-    let http = relay.http_address()?;
-    let request = http::Request { method: "OPTIONS", target: WHIP, body: None, from: None };
-    let answer = http::exchange(http, request).ok()?;
-    (200..300).contains(&answer.status).then_some(WebrtcEntrance { http, media_via: None })
+    relay.webrtc_address()?;
+    Some(WebrtcEntrance { http: relay.http_address()?, media_via: None })
 }
 
 fn config(engine: EngineChoice, origin: Endpoints, cpu: usize) -> Config {
@@ -187,7 +185,6 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     Some(values.sum())
 }
 
-const WHIP: &str = "/rtc/v1/whip/";
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 #[cfg(test)]

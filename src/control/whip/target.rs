@@ -12,8 +12,9 @@ use crate::shard::command::Role;
 /// Path and query that an offer is posted to.
 ///
 /// SRS is asked as the client asked, path and query byte for byte, without the parameters that are
-/// not the client's to choose. An origin with a path of its own gets that one, with the stream's
-/// name filled in.
+/// not the client's to choose; where only the path names the stream, parameters say it once more,
+/// for SRS reads nothing else. An origin with a path of its own gets that one, with the stream's name
+/// filled in.
 pub(super) fn of_offer(
     uri: &Uri,
     role: Role,
@@ -27,11 +28,31 @@ pub(super) fn of_offer(
         None => uri.path().to_owned(),
     };
     let query = without_denied(uri.query().unwrap_or(""));
-    if !query.is_empty() {
-        target.push(if target.contains('?') { '&' } else { '?' });
-        target.push_str(&query);
+    let named = template.is_none().then(|| named_by_path(uri, &query, stream)).flatten();
+    for parameters in named.as_deref().into_iter().chain([&*query]) {
+        if !parameters.is_empty() {
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(parameters);
+        }
     }
     target
+}
+
+/// The stream's name as parameters, if only the path has it.
+fn named_by_path(uri: &Uri, query: &str, stream: &StreamKey) -> Option<String> {
+    let (_, rest) = Endpoint::of(uri.path())?;
+    let is_named = query
+        .split('&')
+        .any(|parameter| parameter.starts_with("stream=") || parameter.starts_with("app="));
+    if is_named || rest.trim_matches('/').is_empty() {
+        return None;
+    }
+    let (app, name) = stream.path().rsplit_once('/')?;
+    let mut parameters = "app=".to_owned();
+    push_escaped(&mut parameters, app);
+    parameters.push_str("&stream=");
+    push_escaped(&mut parameters, name);
+    Some(parameters)
 }
 
 /// `{path}`, `{app}`, `{stream}` and `{kind}` of a template. A template for WHIP serves WHEP, too.
@@ -67,12 +88,13 @@ fn filled_in(template: &str, role: Role, stream: &StreamKey) -> String {
     filled
 }
 
-/// Escapes what may not stand in a path (RFC 3986, section 3.3). A `%` of a key escapes already.
+/// Escapes what may not stand in a path or in the value of a parameter (RFC 3986, sections 3.3 and
+/// 3.4). A `%` of a key escapes already.
 fn push_escaped(path: &mut String, text: &str) {
     for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => path.push(char::from(byte)),
-            _ if b"/-._~!$&'()*+,;=:@%".contains(&byte) => path.push(char::from(byte)),
+            _ if b"/-._~!$'()*,;:@%".contains(&byte) => path.push(char::from(byte)),
             _ => path.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -197,13 +219,25 @@ mod tests {
         let same = [
             "/rtc/v1/whip/?app=live&stream=a&secret=x%2Fy",
             "/rtc/v1/whep/?stream=a%20b",
-            "/rtc/v1/whip-play/live/a%2Fb",
-            "/rtc/v1/whip/live/a%3Fb?token=1",
+            "/rtc/v1/whip-play/?app=live&stream=a",
         ];
         for uri in same {
             assert_eq!(offer(uri, None), uri);
         }
         assert_eq!(offer("/rtc/v1/whip?stream=a", None), "/rtc/v1/whip/?stream=a");
+    }
+
+    #[test]
+    fn srs_is_told_by_parameters_what_only_the_path_says() {
+        let table = [
+            ("/rtc/v1/whip/live/a", "/rtc/v1/whip/live/a?app=live&stream=a"),
+            ("/rtc/v1/whep/x/y/z?token=1", "/rtc/v1/whep/x/y/z?app=x/y&stream=z&token=1"),
+            ("/rtc/v1/whip-play/live/a%26b", "/rtc/v1/whip-play/live/a%26b?app=live&stream=a%26b"),
+            ("/rtc/v1/whip/live/a?stream=b", "/rtc/v1/whip/live/a?stream=b"),
+        ];
+        for (uri, expected) in table {
+            assert_eq!(offer(uri, None), expected);
+        }
     }
 
     #[test]
