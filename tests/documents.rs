@@ -84,6 +84,19 @@ fn every_test_that_the_list_of_defects_names_exists() {
 }
 
 #[test]
+fn every_test_that_keeps_a_promise_exists() {
+    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let tests = tests();
+    let promises = document.split("one UDP port").nth(1).unwrap();
+    let promises = promises.split("\n## ").next().unwrap();
+    let references: Vec<_> = promises.split('`').skip(1).step_by(2).collect();
+    assert!(references.len() >= 7, "{references:?}");
+    for reference in references {
+        assert!(tests.contains(reference), "ARCHITECTURE.md names {reference}, which is not there");
+    }
+}
+
+#[test]
 fn every_defect_of_the_predecessor_has_its_line() {
     let document = fs::read_to_string(root().join("docs/defects.md")).unwrap();
     for (family, last) in [("B-C", 5), ("B-S", 28), ("B-R", 32), ("E-", 12)] {
