@@ -4,6 +4,8 @@
 //! reaches the origin that took the caller and nobody else; control hears of every session's end exactly once; and when
 //! everybody has left, every table is empty and every port closed. `RINGWAY_SEED=n` replays one seed.
 
+mod webrtc;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;

@@ -102,13 +102,27 @@ pub struct KeptRequest {
     pub transaction: TransactionId,
     /// Whether it carried USE-CANDIDATE.
     pub nominated: bool,
-    /// The transaction of the request that was kept before this one, so that it cannot be repeated either.
-    pub before: Option<TransactionId>,
+    /// The transactions of the requests that were kept before this one, so that they cannot be repeated either; the
+    /// first one and some of the last.
+    pub before: Vec<TransactionId>,
 }
 
 impl KeptRequest {
     /// Bytes of the longest that is kept: what fits one Ethernet frame.
     pub const MAX: usize = 1500;
+
+    /// Puts a newer request of the same client in the place of this one.
+    pub fn replace(&mut self, mut newer: Self) {
+        if newer.transaction == self.transaction {
+            return;
+        }
+        newer.before = std::mem::take(&mut self.before);
+        if newer.before.len() >= BEFORE_MAX {
+            newer.before.remove(1);
+        }
+        newer.before.push(self.transaction);
+        *self = newer;
+    }
 }
 
 impl WebRtcSession {
@@ -141,7 +155,8 @@ impl WebRtcSession {
 
     /// The same session on its next shard.
     pub fn resume(signalled: Arc<Signalled>, handover: Handover, now: Instant) -> Self {
-        let Handover { created, paths, replay, traffic, ssrcs, .. } = handover;
+        let Handover { created, mut paths, replay, traffic, ssrcs, .. } = handover;
+        paths.arrive();
         Self {
             paths,
             heard_client: now,
@@ -308,6 +323,9 @@ pub struct Pair {
     /// Made of the origin's password, under which the client's requests and their responses stand.
     pub key: IntegrityKey,
 }
+
+/// Requests that a client sends in the quarter second that control has: one every 50 ms, and some repeated.
+const BEFORE_MAX: usize = 8;
 
 /// How long last words pass after a DTLS alert.
 pub const ALERT_LINGER: Duration = Duration::from_secs(3);

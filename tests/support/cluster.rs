@@ -18,6 +18,8 @@ pub struct Cluster {
     pub ended: Vec<Event>,
     /// Messages of control that have not arrived yet: to which shard, and what.
     pub post: Vec<(usize, Command)>,
+    /// Per shard, the sessions whose port was opened there since the last look.
+    pub validated: Vec<Vec<(u64, SessionKey)>>,
     /// Whether they arrive at once.
     pub is_prompt: bool,
 }
@@ -34,6 +36,7 @@ struct Owner {
 impl Cluster {
     pub fn new(shards: usize) -> Self {
         let config = rtc_config();
+        let validated = vec![Vec::new(); shards];
         let shards = (0..shards)
             .map(|i| {
                 let mut config = config.clone();
@@ -42,7 +45,7 @@ impl Cluster {
             })
             .collect();
         let (owners, ended, post) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { shards, owners, ended, post, is_prompt: true }
+        Self { shards, owners, ended, post, validated, is_prompt: true }
     }
 
     pub fn expect(&mut self, id: u64, restarts: u32) {
@@ -135,6 +138,7 @@ impl Cluster {
                 let owner = self.owners.get_mut(&session).expect("expected before");
                 assert_eq!(owner.shard, Some(shard), "only the owner validates");
                 owner.key = Some(key);
+                self.validated[shard].push((session.0, key));
             }
             Event::RtcEnded { session, reason, .. } => {
                 let owner = self.owners.remove(&session).expect("ended once");

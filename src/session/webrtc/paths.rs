@@ -27,6 +27,9 @@ pub struct Path {
     pub listener: ListenerIndex,
     /// The last datagram.
     pub heard: Instant,
+    /// Whether its datagrams come to this shard. After a move that is not known of any path before it is heard, nor
+    /// whether another session has proven the address where they do come.
+    pub is_here: bool,
     /// The last request; or, where that is later, the time at which another path was preferred to this one.
     pub proven: Instant,
 }
@@ -56,30 +59,36 @@ impl Paths {
         self.iter().count() < Self::MAX || self.find(address).is_some()
     }
 
-    /// Takes a proven path in, or its newer proof. The first is selected. Returns whether it is new; one that finds no
+    /// Takes a proven path in, or its newer proof, and selects it if none is. Returns whether it is new; one that finds no
     /// room is forgotten.
     pub fn prove(&mut self, path: Path) -> bool {
-        let known = self.selected.iter_mut().chain(&mut self.others);
-        if let Some(known) = known.into_iter().find(|known| known.address == path.address) {
-            *known = path;
-            return false;
-        }
+        let mut known = self.selected.iter_mut().chain(&mut self.others);
+        let is_new = match known.find(|known| known.address == path.address) {
+            Some(known) => {
+                *known = path;
+                false
+            }
+            None => {
+                if self.iter().count() < Self::MAX {
+                    self.others.push(path);
+                }
+                true
+            }
+        };
         if self.selected.is_none() {
-            self.selected = Some(path);
-        } else if self.others.len() + 1 < Self::MAX {
-            self.others.push(path);
+            self.select(path.address, path.proven);
         }
-        true
+        is_new
     }
 
     /// Prefers the path with this address. Returns whether that changes anything.
     pub fn select(&mut self, address: AddressKey, now: Instant) -> bool {
-        let Some(other) = self.others.iter_mut().find(|path| path.address == address) else {
+        let Some(position) = self.others.iter().position(|path| path.address == address) else {
             return false;
         };
-        if let Some(selected) = &mut self.selected {
-            std::mem::swap(selected, other);
-            other.proven = now;
+        let preferred = self.others.swap_remove(position);
+        if let Some(replaced) = self.selected.replace(preferred) {
+            self.others.push(Path { proven: now, ..replaced });
         }
         true
     }
@@ -89,6 +98,7 @@ impl Paths {
         let mut paths = self.selected.iter_mut().chain(&mut self.others);
         if let Some(path) = paths.find(|path| path.address == address) {
             path.heard = now;
+            path.is_here = true;
         }
     }
 
@@ -116,13 +126,21 @@ impl Paths {
         self.selected.is_none_or(|path| now.saturating_duration_since(path.heard) >= SILENCE)
     }
 
-    /// Forgets the path with this address. If it was the selected one, the path heard last takes its place.
+    /// Forgets the path with this address. If it was the selected one, the path heard last takes its place, if there is
+    /// one whose datagrams come here.
     pub fn remove(&mut self, address: AddressKey) {
         self.others.retain(|path| path.address != address);
         if self.selected.is_some_and(|selected| selected.address == address) {
-            let last_heard =
-                (0..self.others.len()).max_by_key(|&i| self.others.get(i).map(|path| path.heard));
+            let here = self.others.iter().enumerate().filter(|(_, path)| path.is_here);
+            let last_heard = here.max_by_key(|(_, path)| path.heard).map(|(position, _)| position);
             self.selected = last_heard.map(|position| self.others.swap_remove(position));
+        }
+    }
+
+    /// The session has come to another shard, and has been heard there nowhere yet.
+    pub fn arrive(&mut self) {
+        for path in self.selected.iter_mut().chain(&mut self.others) {
+            path.is_here = false;
         }
     }
 
@@ -168,6 +186,7 @@ mod tests {
             client: Peer { address, local: None },
             listener: ListenerIndex(0),
             heard: now,
+            is_here: true,
             proven: now,
         }
     }
@@ -215,6 +234,35 @@ mod tests {
         paths.remove(path(2, t0).address);
         paths.remove(path(3, t0).address);
         assert_eq!(paths.selected(), None);
+    }
+
+    #[test]
+    fn a_path_that_was_proven_on_another_shard_takes_nobodys_place_before_it_is_heard() {
+        let t0 = Instant::now();
+        let mut paths = Paths::default();
+        for port in 1..=3 {
+            paths.prove(path(port, t0));
+        }
+        paths.arrive();
+        paths.hear(path(3, t0).address, t0);
+        paths.remove(path(1, t0).address);
+        assert_eq!(ports(&paths), [3, 2]);
+        paths.remove(path(3, t0).address);
+        assert_eq!(paths.selected(), None);
+    }
+
+    #[test]
+    fn a_known_path_that_is_proven_while_none_is_selected_is_selected() {
+        let t0 = Instant::now();
+        let mut paths = Paths::default();
+        paths.prove(path(1, t0));
+        paths.prove(path(2, t0));
+        paths.arrive();
+        paths.remove(path(1, t0).address);
+        assert_eq!(paths.selected(), None);
+        paths.prove(path(2, t0));
+        assert_eq!(ports(&paths), [2]);
+        assert!(paths.selected().is_some());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Proven, STRANGE, is_alert, keep, replace};
+use super::{Proven, STRANGE, is_alert, keep};
 use crate::protocol::demux::Kind;
 use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Check, Class, IntegrityKey, Message, Method};
@@ -173,7 +173,7 @@ impl Shard {
                     Verdict::Drop(DropReason::StunUndecided)
                 }
                 Some(kept) => {
-                    replace(kept, *newer);
+                    kept.replace(*newer);
                     Verdict::Taken
                 }
                 None => {
@@ -206,7 +206,7 @@ impl Shard {
             return Err(DropReason::PathsFull);
         }
         session.heard_client = now;
-        let path = Path { address, client, listener, heard: now, proven: now };
+        let path = Path { address, client, listener, heard: now, is_here: true, proven: now };
         let is_new = session.paths.prove(path);
         // A repeated nomination is an old one: the client may have chosen again since.
         let has_moved = nominated && seen == Seen::Never && session.paths.select(address, now);
@@ -259,7 +259,7 @@ impl Shard {
                 if kept.client.address != client.address {
                     return Verdict::Drop(DropReason::StunUndecided);
                 }
-                replace(kept, *request);
+                kept.replace(*request);
                 return Verdict::Taken;
             }
             Claim::Elsewhere { quiet_until } if now < *quiet_until => {
@@ -300,7 +300,7 @@ impl Shard {
             if kept.client.address != client.address {
                 return Verdict::Drop(DropReason::StunUndecided);
             }
-            replace(kept, *request);
+            kept.replace(*request);
             return Verdict::Taken;
         }
         if self.draining || self.table.is_full() || self.outbox.is_backlogged() {

@@ -51,17 +51,9 @@ fn keep(
             client,
             transaction: message.transaction(),
             nominated: message.use_candidate(),
-            before: None,
+            before: Vec::new(),
         })
     })
-}
-
-/// Puts a newer request of the same client in the place of a kept one.
-fn replace(kept: &mut KeptRequest, mut newer: KeptRequest) {
-    if newer.transaction != kept.transaction {
-        newer.before = Some(kept.transaction);
-        *kept = newer;
-    }
 }
 
 /// The way to the client along one of its paths.

@@ -158,7 +158,7 @@ impl Shard {
             is_newest,
         };
         if let Some(session) = self.table.webrtc_mut(key) {
-            if let Some(before) = kept.before {
+            for &before in &kept.before {
                 session.replay.note(before, address);
             }
             if !session.paths.has_room_for(address)
