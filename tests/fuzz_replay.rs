@@ -54,6 +54,33 @@ fn a_shard_survives_random_scripts_of_well_formed_steps_and_ends_empty() {
     }
 }
 
+#[test]
+fn a_shard_survives_random_scripts_of_webrtc_and_ends_empty() {
+    for seed in 0..3000 {
+        fuzz_shard::fuzz_shard(&webrtc_script(seed));
+    }
+}
+
+/// Mostly what gets far: sessions that are expected, proven and owned, and then anything.
+fn webrtc_script(seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut script = vec![0xFF];
+    for _ in 0..random.below(80) {
+        let who = (random.below(16) as u8) << 4;
+        let kind = match random.below(16) {
+            0..=3 => [4, 2, 5, 2][random.below(4) as usize],
+            _ => random.below(16) as u8,
+        };
+        // The first pair more often than those of restarts.
+        let argument = random.next() as u8 & if random.below(2) == 0 { 31 } else { 255 };
+        script.extend([kind | who, argument]);
+        if kind < 2 {
+            script.extend((0..usize::from(argument) * 4).map(|_| random.next() as u8));
+        }
+    }
+    script
+}
+
 /// Steps that get far: handshakes with the relay's own cookie, answers of origins, media, time.
 fn script(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::fuzz_rtc::fuzz_rtc;
 use ringway::protocol::srt::{CookieKey, Rejection};
 use ringway::protocol::stream_url::Vhosts;
 use ringway::session::handshake::KEPT_MAX;
@@ -13,8 +14,11 @@ use ringway::shard::{
 };
 
 /// Reads `bytes` as a script of steps, plays it, and checks after each step that every bound holds and at the end that
-/// nothing is left.
+/// nothing is left. A script that begins with 0xFF is one of WebRTC.
 pub(crate) fn fuzz_shard(bytes: &[u8]) {
+    if let Some(script) = bytes.strip_prefix(&[0xFF]) {
+        return fuzz_rtc(script);
+    }
     let mut play = Play::new();
     let mut script = bytes;
     while let Some((&step, rest)) = script.split_first() {

@@ -3,6 +3,7 @@
 pub mod caller;
 pub mod cluster;
 pub mod fuzz;
+pub mod fuzz_rtc;
 pub mod fuzz_sdp;
 pub mod fuzz_shard;
 pub mod http;
