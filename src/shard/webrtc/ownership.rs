@@ -213,15 +213,16 @@ impl Shard {
         self.outbox.tell(Event::Yielded { session: id, handover });
     }
 
-    /// A session moves to where its client wants it or has gone. A request that has been here before is somebody's copy,
-    /// and one that merely tries another path must not interrupt media.
+    /// A session moves to where its client wants it or has gone. A request that has been seen from another address is
+    /// somebody's copy, while the same one from the same address is the client's patience (RFC 8489 section 6.2.1); and
+    /// one that merely tries another path must not interrupt media.
     fn is_to_move(&mut self, now: Instant, key: SessionKey, path: &PathRequest) -> bool {
         let Some(session) = self.table.webrtc_mut(key) else {
             return false;
         };
         // Even if nothing moves: the request must not come here a second time, from where somebody else wants it.
         let seen = session.replay.note(path.transaction, AddressKey::of(path.client));
-        if seen != Seen::Never || !session.has_port || session.closing.is_some() {
+        if seen == Seen::Elsewhere || !session.has_port || session.closing.is_some() {
             return false;
         }
         session.paths.is_silent(now) || (path.nominated && !session.is_in_use(now))

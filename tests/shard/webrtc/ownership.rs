@@ -105,6 +105,17 @@ fn a_session_moves_after_its_selected_path_has_been_silent_for_half_a_second() {
 }
 
 #[test]
+fn a_retransmitted_request_moves_a_session_as_soon_as_a_new_one_would() {
+    let mut stage = Stage::webrtc();
+    stage.validated(1, client(5000));
+    stage.rtc_sends(client(5000), &rtp(7, 1));
+    stage.pass(100 * MILLI);
+    assert!(stage.yield_to(path(2, 5001, true)).is_none());
+    stage.pass(400 * MILLI);
+    assert!(stage.yield_to(path(2, 5001, true)).is_some());
+}
+
+#[test]
 fn a_captured_request_moves_no_session_to_another_shard() {
     let mut stage = Stage::webrtc();
     stage.validated(1, client(5000));
