@@ -213,11 +213,6 @@ impl SessionTable {
         }
     }
 
-    /// Whether a session is found by `address`.
-    pub fn is_claimed(&self, address: AddressKey) -> bool {
-        self.by_address.contains_key(&address)
-    }
-
     /// Makes a session no longer found by `address`, which may be another's by now.
     pub fn release_address(&mut self, key: SessionKey, address: AddressKey) {
         if self.by_address.get(&address) == Some(&key.slot) {
@@ -272,7 +267,7 @@ impl SessionTable {
             unreachable!("`webrtc_mut` has just found a WebRTC session under this key");
         };
         for path in session.paths.iter() {
-            // A path is kept that is another session's here; see `Paths`.
+            // What was proven on another shard may be another session's here.
             if self.by_address.get(&path.address) == Some(&key.slot) {
                 self.by_address.remove(&path.address);
             }

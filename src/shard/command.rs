@@ -61,7 +61,7 @@ pub enum Command {
         path: Box<PathRequest>,
     },
     /// A session is over: the owner lets it go on for `linger`, so that last words pass, and then says
-    /// [`Event::Ended`]; every other shard forgets it at once. Its pairs leave tombstones.
+    /// [`Event::RtcEnded`]; every other shard forgets it at once. Its pairs leave tombstones.
     Finish {
         /// Which.
         session: RtcId,
@@ -70,7 +70,7 @@ pub enum Command {
         /// For how long datagrams still pass.
         linger: Duration,
     },
-    /// Ends one SRT session with goodbyes to both sides.
+    /// Ends one session: SRT with goodbyes to both sides, WebRTC after two seconds for last words.
     Close {
         /// Which.
         session: SessionKey,

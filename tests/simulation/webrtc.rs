@@ -241,7 +241,7 @@ impl World {
             Happening::FromOrigin { port: (shard, key), bytes } => {
                 let verdict = self.cluster.shards[shard].origin_sends(key, &bytes);
                 if let Verdict::Forward(Route { to: Some(peer), .. }) = verdict {
-                    self.to_client((shard, key), peer.address, bytes);
+                    self.pass_to_client((shard, key), peer.address, bytes);
                 }
             }
             Happening::Mail { shard, command } => self.cluster.shards[shard].apply(command),
@@ -272,7 +272,7 @@ impl World {
                 // What was under way when the address changed hands counts as the new holder's.
                 let (owner, holder) = (self.ports.get(&(shard, key)), self.holders.get(&source));
                 assert_eq!(owner, holder, "seed {}: through another's port", self.seed);
-                self.to_origin((shard, key), bytes);
+                self.pass_to_origin((shard, key), bytes);
             }
             Verdict::Forward(route) => panic!("no way for a client: {route:?}"),
             Verdict::Drop(DropReason::NotWebRtc | DropReason::StunMalformed) => {
@@ -282,12 +282,12 @@ impl World {
         }
     }
 
-    fn to_origin(&mut self, port: (usize, SessionKey), bytes: Vec<u8>) {
+    fn pass_to_origin(&mut self, port: (usize, SessionKey), bytes: Vec<u8>) {
         self.totals.to_origins += 1;
         self.carry(|| Happening::ToOrigin { port, bytes: bytes.clone() });
     }
 
-    fn to_client(&mut self, port: (usize, SessionKey), client: SocketAddr, bytes: Vec<u8>) {
+    fn pass_to_client(&mut self, port: (usize, SessionKey), client: SocketAddr, bytes: Vec<u8>) {
         let id = self.ports.get(&port).expect("an open port");
         let seed = self.seed;
         assert!(!is_mallory(client), "seed {seed}: to somebody who has proven nothing");
@@ -343,7 +343,7 @@ impl World {
                 let source = self.cluster.shards[shard].views();
                 let view = source.iter().find(|view| view.session == session).unwrap();
                 self.holders.insert(view.client, id);
-                self.to_origin(port, bytes);
+                self.pass_to_origin(port, bytes);
             }
             Out::Open { .. } => panic!("the cluster opens ports"),
             // A port whose session ended while it was being opened was nobody's.

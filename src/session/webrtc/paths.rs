@@ -8,8 +8,8 @@ use crate::session::{ListenerIndex, Peer};
 /// The proven addresses of one client, at most [`Paths::MAX`].
 ///
 /// One of them is selected: it gets everything that answers nobody in particular. A session has no address at all when
-/// the only one it had has been claimed by a request for another session. After a move from another shard some of them
-/// may be addresses whose datagrams never come here; they expire.
+/// the only one it had has been claimed by a request for another session. After a move
+/// from another shard those of before are kept to be shown, and expire.
 #[derive(Debug, Default)]
 pub struct Paths {
     selected: Option<Path>,
@@ -27,8 +27,8 @@ pub struct Path {
     pub listener: ListenerIndex,
     /// The last datagram.
     pub heard: Instant,
-    /// Whether its datagrams come to this shard. After a move that is not known of any path before it is heard, nor
-    /// whether another session has proven the address where they do come.
+    /// Whether it has been proven on this shard. What was proven before a move says nothing: its datagrams go to another
+    /// shard, or another session has proven the same address since.
     pub is_here: bool,
     /// The last request; or, where that is later, the time at which another path was preferred to this one.
     pub proven: Instant,
@@ -98,7 +98,6 @@ impl Paths {
         let mut paths = self.selected.iter_mut().chain(&mut self.others);
         if let Some(path) = paths.find(|path| path.address == address) {
             path.heard = now;
-            path.is_here = true;
         }
     }
 
@@ -127,7 +126,7 @@ impl Paths {
     }
 
     /// Forgets the path with this address. If it was the selected one, the path heard last takes its place, if there is
-    /// one whose datagrams come here.
+    /// one that was proven here.
     pub fn remove(&mut self, address: AddressKey) {
         self.others.retain(|path| path.address != address);
         if self.selected.is_some_and(|selected| selected.address == address) {
@@ -137,22 +136,21 @@ impl Paths {
         }
     }
 
-    /// The session has come to another shard, and has been heard there nowhere yet.
+    /// The session has come to another shard: none of its addresses counts there before it is proven again.
     pub fn arrive(&mut self) {
-        for path in self.selected.iter_mut().chain(&mut self.others) {
+        self.others.extend(self.selected.take());
+        for path in &mut self.others {
             path.is_here = false;
         }
     }
 
     /// Makes room for one more path, at the cost of the one heard least lately. For a session that has come from another
     /// shard: its addresses of before are of no use here.
-    pub fn make_room(&mut self) -> Option<Path> {
-        if self.iter().count() < Self::MAX {
-            return None;
-        }
+    pub fn make_room(&mut self) {
         let heard = |position: &usize| self.others.get(*position).map(|path| path.heard);
-        let oldest = (0..self.others.len()).min_by_key(heard)?;
-        Some(self.others.swap_remove(oldest))
+        if let Some(oldest) = (0..self.others.len()).min_by_key(heard) {
+            self.others.swap_remove(oldest);
+        }
     }
 
     /// Takes out one unselected path that nobody has asked through for [`UNSELECTED_LIFE`].
@@ -237,16 +235,16 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_was_proven_on_another_shard_takes_nobodys_place_before_it_is_heard() {
+    fn a_path_that_was_proven_on_another_shard_takes_nobodys_place() {
         let t0 = Instant::now();
         let mut paths = Paths::default();
         for port in 1..=3 {
             paths.prove(path(port, t0));
         }
         paths.arrive();
-        paths.hear(path(3, t0).address, t0);
-        paths.remove(path(1, t0).address);
-        assert_eq!(ports(&paths), [3, 2]);
+        assert_eq!(paths.selected(), None);
+        paths.prove(path(3, t0));
+        assert_eq!(paths.selected().map(|path| path.client.address.port()), Some(3));
         paths.remove(path(3, t0).address);
         assert_eq!(paths.selected(), None);
     }
@@ -258,10 +256,8 @@ mod tests {
         paths.prove(path(1, t0));
         paths.prove(path(2, t0));
         paths.arrive();
-        paths.remove(path(1, t0).address);
-        assert_eq!(paths.selected(), None);
         paths.prove(path(2, t0));
-        assert_eq!(ports(&paths), [2]);
+        assert_eq!(ports(&paths), [2, 1]);
         assert!(paths.selected().is_some());
     }
 

@@ -120,21 +120,15 @@ impl Shard {
         session.heard_client = now;
         session.heard_origin = now;
         let (id, created, kept) = (session.signalled.id, session.created, session.kept.take());
-        let handed_over: Vec<AddressKey> = session.paths.iter().map(|path| path.address).collect();
         self.counters.webrtc.established += 1;
-        // What another session has proven to be its own here meanwhile stays its own.
-        for address in handed_over {
-            if !self.table.is_claimed(address) {
-                self.table.claim_address(key, address);
-            }
-        }
         if let Some(kept) = kept {
             self.begin_with(now, key, &kept);
         }
         let session = self.table.webrtc_mut(key);
-        let client = session.and_then(|session| session.client().map(|peer| peer.address));
+        let client = session.and_then(|session| session.paths.iter().next());
+        let client = client.map(|path| path.client.address);
         let Some(client) = client else {
-            // The pair of its only request has retired meanwhile.
+            // It is new, and the pair of its only request has retired meanwhile.
             return self.end_webrtc(now, key, EndReason::NeverValidated);
         };
         let setup = now.saturating_duration_since(created);
@@ -161,17 +155,13 @@ impl Shard {
             for &before in &kept.before {
                 session.replay.note(before, address);
             }
-            if !session.paths.has_room_for(address)
-                && let Some(path) = session.paths.make_room()
-            {
-                self.table.release_address(key, path.address);
+            if !session.paths.has_room_for(address) {
+                session.paths.make_room();
             }
         }
         match self.take_path(now, key, &request) {
             Ok(()) => {
                 if let Some(session) = self.table.webrtc_mut(key) {
-                    // The session is here because its client is: the paths of before are on other shards.
-                    session.paths.select(address, now);
                     session.traffic.client_in.add(kept.bytes.len());
                     session.traffic.origin_out.add(kept.bytes.len());
                 }

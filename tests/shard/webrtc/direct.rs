@@ -1,6 +1,7 @@
 //! Clients without signalling (`--webrtc-direct`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringway::protocol::stun::{Builder, Class, IntegrityKey, Method};
 use ringway::shard::{Command, DropReason, EndReason, Event, Pair, RtcId, ShardConfig, Verdict};
@@ -122,7 +123,7 @@ fn a_direct_session_that_is_over_is_no_candidate_again_for_a_minute() {
     stage.apply(Command::Expect { session: signalled(1), pair: Arc::clone(&pair) });
     stage.own(1, None).unwrap();
     let (session, reason) = (RtcId(1), EndReason::DtlsClosed);
-    stage.apply(Command::Finish { session, reason, linger: 0 * SECOND });
+    stage.apply(Command::Finish { session, reason, linger: Duration::ZERO });
     stage.take_events();
     let verdict = stage.rtc_sends(client(5000), &request(&pair, 2));
     assert_eq!(verdict, Verdict::Drop(DropReason::StunTombstone));

@@ -1,5 +1,7 @@
 //! What origins send, and to which of the client's addresses it goes.
 
+use std::time::Duration;
+
 use ringway::protocol::stun::{Builder, Check, Class, Message, Method};
 use ringway::shard::{DropReason, Verdict};
 
@@ -120,7 +122,7 @@ fn what_no_agent_sends_is_dropped_from_an_origin_too() {
 fn the_port_of_a_session_that_is_over_is_stale() {
     let mut stage = Stage::webrtc();
     let session = stage.validated(1, client(5000));
-    stage.finish(1, 0 * SECOND);
+    stage.finish(1, Duration::ZERO);
     let verdict = stage.origin_sends(session, &rtp(9, 1));
     assert_eq!(verdict, Verdict::Drop(DropReason::StalePort));
 }

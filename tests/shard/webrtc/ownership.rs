@@ -265,3 +265,19 @@ fn what_another_session_has_proven_here_a_handover_does_not_take() {
 }
 
 const METHOD: ringway::protocol::stun::Method = ringway::protocol::stun::Method::Binding;
+
+#[test]
+fn an_address_proven_before_a_move_has_to_be_proven_again_when_the_session_comes_back() {
+    let mut cluster = Cluster::new(2);
+    cluster.expect(1, 0);
+    cluster.sends(0, client(5000), &request(&pair(1, 0), 1));
+    cluster.sends(1, client(5001), &nomination(&pair(1, 0), 2));
+    cluster.sends(0, client(5002), &nomination(&pair(1, 0), 3));
+    assert_eq!(cluster.owner(1), Some(0));
+    let session = cluster.key(1);
+    let stage = &mut cluster.shards[0];
+    let verdict = stage.rtc_sends(client(5000), &rtp(7, 1));
+    assert_eq!(verdict, Verdict::Drop(DropReason::UnprovenAddress), "it may be another's by now");
+    assert_eq!(stage.rtc_sends(client(5000), &request(&pair(1, 0), 4)), to_origin(session));
+    assert_eq!(stage.rtc_sends(client(5000), &rtp(7, 1)), to_origin(session));
+}
