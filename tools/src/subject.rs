@@ -65,7 +65,7 @@ pub struct WebrtcEntrance {
 }
 
 enum Kind {
-    Ringway { _relay: Relay },
+    Ringway { _relay: Box<Relay> },
     Loop { _relay: Baseline },
 }
 
@@ -89,7 +89,7 @@ impl Subject {
         let address = relay.srt_address().context("Ringway does not listen for SRT")?;
         let (tid, system) = (shard.tid, relay.system_address());
         let (webrtc, engine) = (webrtc_entrance(&relay), relay.engine());
-        let relay = Kind::Ringway { _relay: relay };
+        let relay = Kind::Ringway { _relay: Box::new(relay) };
         Ok(Self { address, webrtc, tid, engine, system, _relay: relay })
     }
 
