@@ -9,3 +9,4 @@ mod registration;
 mod surroundings;
 mod threads;
 mod tls;
+mod webrtc;
