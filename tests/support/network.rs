@@ -31,6 +31,12 @@ impl Network {
     ///
     /// Where namespaces are refused the test fails, unless `RINGWAY_WITHOUT_NAMESPACES` is set.
     pub fn run(test: impl FnOnce(&Self) + Send) {
+        Self::run_on_a_host(|| test(&Self::build()));
+    }
+
+    /// Runs `test` on a host of its own, which has no cable yet. As for what is refused, see
+    /// [`Self::run`].
+    pub fn run_on_a_host(test: impl FnOnce() + Send) {
         if !geteuid().is_root() {
             return run_as_root_of_a_namespace();
         }
@@ -38,7 +44,7 @@ impl Network {
             // SAFETY: this thread shares descriptors and memory with the others as before; a
             // network namespace takes nothing from them.
             match unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-                Ok(()) => test(&Self::build()),
+                Ok(()) => test(),
                 Err(error) => refused(&error.to_string()),
             }
         });
@@ -123,12 +129,12 @@ fn run_as_root_of_a_namespace() {
     }
 }
 
-fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+pub fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 /// Runs `ip` on the host that the calling thread is on.
-fn ip(arguments: &str) {
+pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.unwrap_or_else(|error| {
         panic!("`ip` does not start: {error} (tests/run installs it: iproute2)")

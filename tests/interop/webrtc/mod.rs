@@ -1,5 +1,6 @@
 //! WebRTC through the relay: scripted ends for what no browser can be made to do, and real ones.
 
+mod browsers;
 mod hostile;
 mod lifetime;
 mod origins;
