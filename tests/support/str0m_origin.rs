@@ -1,6 +1,7 @@
 //! An ICE-lite origin that forwards packets of real DTLS-SRTP, as an SFU does: str0m on one UDP port,
 //! with WHIP and WHEP in front.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -161,55 +162,64 @@ impl Switchboard {
         }
     }
 
-    /// Polls every session until it has nothing more to say, and carries what they say to each other.
+    /// Lets every session say what it has to say, and carries news between those of a stream: one at a
+    /// time, for nothing may be asked of a session that has not been listened to since the last time.
     /// Returns when the first of them wants time.
     fn drain_all(&mut self) -> Instant {
-        let mut next = Instant::now() + Duration::from_secs(1);
-        for at in 0..self.sessions.len() {
-            let (deadline, news) = self.sessions[at].drain(&self.socket);
-            next = next.min(deadline);
-            for one in news {
-                let from = (self.sessions[at].stream.clone(), self.sessions[at].is_publisher);
-                let others = self.sessions.iter_mut();
-                let others =
-                    others.filter(|other| other.stream == from.0 && other.is_publisher != from.1);
-                for other in others {
-                    other.hear(&one);
-                    // Whatever it has to say to that comes with the next turn.
-                    next = Instant::now();
-                }
+        let mut news = VecDeque::new();
+        loop {
+            let mut next = Instant::now() + Duration::from_secs(1);
+            for session in &mut self.sessions {
+                next = next.min(session.drain(&self.socket, &mut news));
+            }
+            let Some((from, one)) = news.pop_front() else { return next };
+            self.spread(from, &one);
+        }
+    }
+
+    fn spread(&mut self, from: u64, news: &News) {
+        let Some(sender) = self.sessions.iter().find(|session| session.id == from) else { return };
+        let (stream, is_publisher) = (sender.stream.clone(), sender.is_publisher);
+        for session in &mut self.sessions {
+            if session.stream == stream && session.is_publisher != is_publisher {
+                session.hear(news);
             }
         }
-        next
     }
 }
 
 impl Session {
-    fn drain(&mut self, socket: &UdpSocket) -> (Instant, Vec<News>) {
-        let mut news = Vec::new();
+    fn drain(&mut self, socket: &UdpSocket, news: &mut VecDeque<(u64, News)>) -> Instant {
         loop {
             match self.rtc.poll_output() {
-                Ok(Output::Timeout(deadline)) => return (deadline, news),
+                Ok(Output::Timeout(deadline)) => return deadline,
                 Ok(Output::Transmit(transmit)) => {
                     let _ = socket.send_to(&transmit.contents, transmit.destination);
                 }
-                Ok(Output::Event(Event::MediaAdded(added))) => {
-                    self.sections.push((added.mid, added.kind));
+                Ok(Output::Event(event)) => {
+                    news.extend(self.note(event).map(|news| (self.id, news)));
                 }
-                Ok(Output::Event(Event::MediaData(data))) => {
-                    let kind = self.sections.iter().find(|(mid, _)| *mid == data.mid);
-                    news.extend(kind.map(|(_, kind)| News::Media(*kind, Box::new(data))));
-                }
-                Ok(Output::Event(Event::KeyframeRequest(request))) => {
-                    news.push(News::KeyframeWanted(request.kind));
-                }
-                // A player can begin with a keyframe alone.
-                Ok(Output::Event(Event::Connected)) if !self.is_publisher => {
-                    news.push(News::KeyframeWanted(KeyframeRequestKind::Pli));
-                }
-                Ok(Output::Event(_)) => {}
-                Err(_) => return (Instant::now() + Duration::from_secs(1), news),
+                Err(_) => return Instant::now() + Duration::from_secs(1),
             }
+        }
+    }
+
+    fn note(&mut self, event: Event) -> Option<News> {
+        match event {
+            Event::MediaAdded(added) => {
+                self.sections.push((added.mid, added.kind));
+                None
+            }
+            Event::MediaData(data) => {
+                let (_, kind) = self.sections.iter().find(|(mid, _)| *mid == data.mid)?;
+                Some(News::Media(*kind, Box::new(data)))
+            }
+            Event::KeyframeRequest(request) => Some(News::KeyframeWanted(request.kind)),
+            // A player can begin with a keyframe alone.
+            Event::Connected if !self.is_publisher => {
+                Some(News::KeyframeWanted(KeyframeRequestKind::Pli))
+            }
+            _ => None,
         }
     }
 

@@ -89,24 +89,28 @@ impl Path<'_> {
         ice::binding_request(username, key, transaction(), nominate)
     }
 
-    /// Proves the address as agents do: one request, repeated until a response comes. Returns the
-    /// address that the response names.
+    /// Proves the address as browsers do: with one request after the other until a response comes.
+    /// Returns the address that it names.
     pub fn check(&self, nominate: bool) -> SocketAddr {
-        let request = self.request(nominate);
-        let id = Message::parse(&request).unwrap().transaction();
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            self.send(&request);
-            let response = self.receive(Duration::from_millis(100), |datagram| {
-                let is_response = |message: Message<'_>| message.transaction() == id;
-                Message::parse(datagram).is_ok_and(is_response)
-            });
-            if let Some(response) = response {
-                assert!(ice::is_vouched_for(&response, &self.client.key), "{response:02x?}");
-                return Message::parse(&response).unwrap().mapped_address().unwrap();
+            if let Some(address) = self.check_once(nominate, Duration::from_millis(100)) {
+                return address;
             }
         }
-        panic!("no response to a binding request from {}", self.address());
+        panic!("no response to binding requests from {}", self.address());
+    }
+
+    /// One request, and the address that the response to it names if there is one within `patience`.
+    pub fn check_once(&self, nominate: bool, patience: Duration) -> Option<SocketAddr> {
+        let request = self.request(nominate);
+        let id = Message::parse(&request).unwrap().transaction();
+        self.send(&request);
+        let response = self.receive(patience, |datagram| {
+            Message::parse(datagram).is_ok_and(|message| message.transaction() == id)
+        })?;
+        assert!(ice::is_vouched_for(&response, &self.client.key), "{response:02x?}");
+        Message::parse(&response).unwrap().mapped_address()
     }
 
     pub fn send(&self, datagram: &[u8]) {

@@ -34,6 +34,7 @@ fn a_client_that_falls_silent_is_forgotten_after_the_idle_timeout() {
     let client = WebRtcClient::publish(relay.http, "cam");
     let path = client.path(LOOPBACK, relay.media);
     path.check(true);
+    path.stream_until_echo(&mut 0);
     let begun = Instant::now();
     relay.wait_for_sessions(1);
     relay.wait_for_no_sessions();

@@ -77,6 +77,7 @@ fn delete_ends_the_session_at_the_origin_and_in_the_table() {
     let client = WebRtcClient::publish(relay.http, "cam");
     let path = client.path(LOOPBACK, relay.media);
     path.check(true);
+    path.stream_until_echo(&mut 0);
     relay.wait_for_sessions(1);
     assert_eq!(client.delete(relay.http).status, 200);
     assert!(origin.session(&client.ufrag).is_none(), "the origin has ended it");
