@@ -8,7 +8,7 @@ use super::network::missing;
 use super::process::{Program, address_after};
 
 pub struct Aiortc {
-    pub program: Program,
+    _program: Program,
     pub api: SocketAddr,
 }
 
@@ -25,7 +25,7 @@ impl Aiortc {
         command.arg(ip.to_string());
         let mut program = Program::start(command);
         let api = address_after(&program.wait_for("listening on "), "listening on ");
-        Some(Self { program, api })
+        Some(Self { _program: program, api })
     }
 
     /// As `--origin` wants it. The UDP port is another one for each session: the answers name it.

@@ -17,7 +17,12 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space,
 
 /// The far host, seen from the near one, on which the test runs.
 pub struct Network {
-    far: File,
+    far: Host,
+}
+
+/// A host beside the one that a test runs on.
+pub struct Host {
+    namespace: File,
 }
 
 pub const NEAR: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 0, 1));
@@ -51,14 +56,7 @@ impl Network {
     }
 
     fn build() -> Self {
-        let far = on_a_thread(|| {
-            // SAFETY: as above.
-            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-            File::open("/proc/thread-self/ns/net").unwrap()
-        });
-        let far_path = format!("/proc/{}/fd/{}", std::process::id(), far.as_raw_fd());
-        ip(&format!("link add near type veth peer name far netns {far_path}"));
-        let network = Self { far };
+        let network = Self { far: Host::cabled("near", "far") };
         ip("link set lo up");
         ip(&format!("address add {NEAR}/24 dev near"));
         ip("link set near up");
@@ -76,11 +74,7 @@ impl Network {
 
     /// Runs `work` on the far host. Sockets that it makes stay there.
     pub fn on_far<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        on_a_thread(|| {
-            let network = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(self.far.as_fd(), network).unwrap();
-            work()
-        })
+        self.far.on(work)
     }
 
     /// The far host goes away: the near one asks for its hardware address in vain.
@@ -97,6 +91,29 @@ impl Network {
     /// Nothing longer than `bytes` passes to the far host in one piece.
     pub fn narrow_path(&self, bytes: u32) {
         ip(&format!("route add {FAR}/32 dev near mtu {bytes}"));
+    }
+}
+
+impl Host {
+    /// A new one at the other end of a cable: `near` is the device here, `far` the one there.
+    pub fn cabled(near: &str, far: &str) -> Self {
+        let namespace = on_a_thread(|| {
+            // SAFETY: as above.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+        ip(&format!("link add {near} type veth peer name {far} netns {path}"));
+        Self { namespace }
+    }
+
+    /// Runs `work` on this host. Sockets, threads and programs that it makes stay there.
+    pub fn on<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        on_a_thread(|| {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(self.namespace.as_fd(), network).unwrap();
+            work()
+        })
     }
 }
 
@@ -129,7 +146,7 @@ fn run_as_root_of_a_namespace() {
     }
 }
 
-pub fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+fn on_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 

@@ -1,6 +1,7 @@
 //! Chromium publishes and plays, between hosts that reach each other through the relay alone.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -14,31 +15,40 @@ use crate::support::webrtc_relay::WebRtcRelay;
 fn a_browser_publishes_and_another_plays_through_a_full_ice_origin() {
     Hosts::run(|hosts| {
         let ip = hosts.origin.ip;
-        if let Some(origin) = hosts.origin.on(|| Aiortc::start(ip)) {
-            publish_and_play(hosts, &origin.flag("a"));
+        if let Some(origin) = hosts.origin.host.on(|| Aiortc::start(ip)) {
+            assert_unreachable(origin.api, hosts);
+            publish_and_play(hosts, &["--origin", &origin.flag("a")]);
         }
     });
 }
 
 #[test]
-fn a_browser_publishes_and_another_plays_through_an_ice_lite_origin() {
+fn a_browser_publishes_and_another_plays_through_an_ice_lite_origin_without_io_uring() {
     Hosts::run(|hosts| {
         let ip = hosts.origin.ip;
-        let origin = hosts.origin.on(|| Str0mOrigin::start(ip));
-        publish_and_play(hosts, &origin.flag("a"));
+        let origin = hosts.origin.host.on(|| Str0mOrigin::start(ip));
+        assert_unreachable(origin.api, hosts);
+        publish_and_play(hosts, &["--origin", &origin.flag("a"), "--engine", "mmsg"]);
     });
 }
 
+/// The client's host has no way to the origin's.
+fn assert_unreachable(origin: SocketAddr, hosts: &Hosts) {
+    let patience = Duration::from_millis(100);
+    let way = hosts.client.host.on(|| TcpStream::connect_timeout(&origin, patience));
+    assert!(way.is_err(), "{way:?}");
+}
+
 /// From the first offer to the last DELETE.
-fn publish_and_play(hosts: &Hosts, origin: &str) {
+fn publish_and_play(hosts: &Hosts, arguments: &[&str]) {
     let any = "0.0.0.0".parse().unwrap();
-    let relay = WebRtcRelay::start_at(any, &["--origin", origin, "--shards", "2"]);
+    let relay = WebRtcRelay::start_at(any, &[arguments, &["--shards", "2"]].concat());
     let media = SocketAddr::new(hosts.client.relay, relay.media.port());
     let endpoint = |kind| {
         let http = SocketAddr::new(hosts.client.relay, relay.http.port());
         format!("http://{http}/rtc/v1/{kind}/?app=live&stream=cam")
     };
-    let start = |role, kind| hosts.client.on(|| Browser::start(role, &endpoint(kind)));
+    let start = |role, kind| hosts.client.host.on(|| Browser::start(role, &endpoint(kind)));
     let Some(mut publisher) = start("publish", "whip") else { return };
     assert_signalled(&publisher.step("signalled", "go on"));
     let sent = publisher.step("flowing", "more");

@@ -117,6 +117,8 @@ fn a_captured_request_from_another_address_moves_nothing_whichever_shard_gets_it
     assert!(here.receive(Duration::from_secs(2), |_| true).is_some());
     here.stream_until_echo(&mut 0);
     let at = shard(&relay);
+    // The client pauses, so that nothing speaks for the old address but that the request is known.
+    assert_eq!(here.receive_media(Duration::from_millis(600)), None);
     // Each of so many addresses is the other shard's with even chance.
     let mut replayed = BTreeSet::new();
     for host in 2..34 {
@@ -129,6 +131,7 @@ fn a_captured_request_from_another_address_moves_nothing_whichever_shard_gets_it
         }
     }
     here.stream_until_echo(&mut 0);
+    assert!(relay.sum("ringway_stun_rejected_total", "replayed") > 0.0);
     let session = relay.wait_for_sessions(1).remove(0);
     assert_eq!(session["shard"], at, "{session}");
     let addresses = session["webrtc"]["addresses"].as_array().unwrap();
