@@ -2,28 +2,18 @@
 
 It writes a line `listening on ADDRESS:PORT` to stderr, and one line for each request, each end of a
 connection and each track. Players get what the last publisher of their stream sends, decoded and
-encoded again.
+encoded again. It knows nothing of CORS: browsers can talk to it through a relay that does.
 """
 
 import asyncio
-import re
 import secrets
 import sys
 from urllib.parse import parse_qs, urlsplit
 
-from aiortc import RTCIceCandidate, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaBlackhole, MediaRelay
 
-CORS = [
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Allow-Headers", "*, Authorization"),
-    ("Access-Control-Allow-Methods", "*"),
-    ("Access-Control-Expose-Headers", "Location, ETag, Link"),
-]
 TOKEN = "Bearer secret"
-# Offers that come through the relay hold no candidate. Some versions of aioice give up at once then;
-# this one, at which nobody is, keeps every version waiting for the client's first check.
-NOBODY = RTCIceCandidate(1, "none", NOBODY_IP := "198.51.100.1", 9, 1, "udp", "host")
 
 
 def say(*words):
@@ -36,7 +26,7 @@ class Origin:
         self.streams = {}
         self.sessions = {}
 
-    async def publish(self, connection, stream):
+    def publish(self, connection, stream):
         tracks = self.streams[stream] = {}
         # Something has to read a track, or nothing is decoded.
         sink = MediaBlackhole()
@@ -67,15 +57,11 @@ class Origin:
 
         sink = None
         if "whip" in url.path:
-            sink = await self.publish(connection, stream)
+            sink = self.publish(connection, stream)
         else:
             self.play(connection, stream)
         await connection.setRemoteDescription(RTCSessionDescription(request.body, "offer"))
         await connection.setLocalDescription(await connection.createAnswer())
-        if "a=candidate" not in request.body:
-            for transceiver in connection.getTransceivers()[:1]:
-                NOBODY.sdpMid = transceiver.mid
-                await connection.addIceCandidate(NOBODY)
         if sink is not None:
             await sink.start()
         headers = [
@@ -95,8 +81,6 @@ class Origin:
         return 200, [], ""
 
     async def respond(self, request):
-        if request.method == "OPTIONS":
-            return 204, [], ""
         if request.headers.get("authorization") != TOKEN:
             return 401, [("WWW-Authenticate", "Bearer")], ""
         if request.method == "POST":
@@ -112,7 +96,7 @@ class Origin:
             say(request.method, request.target, status)
             body = body.encode()
             lines = [f"HTTP/1.1 {status} Told"]
-            lines += [f"{name}: {value}" for name, value in headers + CORS]
+            lines += [f"{name}: {value}" for name, value in headers]
             lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
             writer.write("\r\n".join(lines).encode() + body)
             await writer.drain()
