@@ -1,4 +1,5 @@
-//! The relay as users run it, between the programs that users run: ffmpeg and srt-live-transmit (libsrt).
+//! The relay as users run it, between the programs that users run: ffmpeg and srt-live-transmit (libsrt), Chromium, aiortc
+//! and str0m.
 
 mod api;
 mod isolation;
