@@ -20,10 +20,11 @@ use crate::protocol::ice::{Credentials, IcePair, Password, Ufrag};
 /// A malformed description, no pair at all, or more transports than [`PAIRS_MAX`].
 pub fn pairs(offer: &str, answer: &str) -> Result<Vec<IcePair>, SdpError> {
     let (offer, answer) = (Description::parse(offer)?, Description::parse(answer)?);
+    let (of_client, of_origin) = (Side::of(&offer), Side::of(&answer));
     let transports: Vec<usize> = answer.transports().collect();
     let mut pairs = Vec::new();
     for &index in &transports {
-        if let Some(pair) = pair_of(&offer, &answer, index)?
+        if let Some(pair) = pair_of(&of_client, &of_origin, index)?
             && !pairs.contains(&pair)
         {
             if pairs.len() == PAIRS_MAX {
@@ -35,14 +36,17 @@ pub fn pairs(offer: &str, answer: &str) -> Result<Vec<IcePair>, SdpError> {
     for (index, carrier) in answer.carriers().into_iter().enumerate() {
         if carrier != index
             && pairs.len() < PAIRS_MAX
-            && let Some(pair) = pair_of(&offer, &answer, index)?
+            && let Some(pair) = pair_of(&of_client, &of_origin, index)?
             && !pairs.contains(&pair)
         {
             pairs.push(pair);
         }
     }
     if pairs.is_empty() {
-        return Err(SdpError::NoCredentials { description: who_lacks_them(&answer)? });
+        let has_some = |index| Ok(of_origin.credentials(index)?.is_some());
+        let has_some: Result<Vec<bool>, SdpError> = transports.into_iter().map(has_some).collect();
+        let description = if has_some?.contains(&true) { "offer" } else { "answer" };
+        return Err(SdpError::NoCredentials { description });
     }
     Ok(pairs)
 }
@@ -54,14 +58,15 @@ pub fn pairs(offer: &str, answer: &str) -> Result<Vec<IcePair>, SdpError> {
 /// A malformed fragment, half a pair, or several pairs: WHIP and WHEP sessions have one transport.
 pub fn fragment_credentials(fragment: &str) -> Result<Option<Credentials>, SdpError> {
     let fragment = Description::parse_fragment(fragment)?;
-    let mut found = Halves::of(&fragment.session)?;
+    let of_session = Halves::of(&fragment.session)?;
+    let mut found = of_session;
     let mut is_of_media = false;
     for section in &fragment.media {
         let halves = Halves::of(section)?;
         if halves.ufrag.is_none() && halves.password.is_none() {
             continue;
         }
-        let halves = halves.or(&Halves::of(&fragment.session)?);
+        let halves = halves.or(&of_session);
         if is_of_media && halves != found {
             return Err(SdpError::TooManyCredentials);
         }
@@ -77,34 +82,37 @@ pub fn fragment_credentials(fragment: &str) -> Result<Option<Credentials>, SdpEr
 }
 
 /// The pair of the answer's m-section `index` and the one in the offer that it answers.
-fn pair_of(
-    offer: &Description<'_>,
-    answer: &Description<'_>,
-    index: usize,
-) -> Result<Option<IcePair>, SdpError> {
-    let Some(answered) = answer.media.get(index) else { return Ok(None) };
-    let same_mid = |section: &&Section<'_>| section.mid() == answered.mid();
-    let offered = answered
-        .mid()
-        .and_then(|_| offer.media.iter().find(same_mid))
-        .or_else(|| offer.media.get(index));
-    let Some(offered) = offered else { return Ok(None) };
-    let of = |section, session| Halves::of(section)?.or(&Halves::of(session)?).credentials();
-    let (origin, client) = (of(answered, &answer.session)?, of(offered, &offer.session)?);
+fn pair_of(offer: &Side<'_>, answer: &Side<'_>, index: usize) -> Result<Option<IcePair>, SdpError> {
+    let mid = answer.mids.get(index).copied().flatten();
+    let same_mid = mid.and_then(|_| offer.mids.iter().position(|other| *other == mid));
+    let origin = answer.credentials(index)?;
+    let client = offer.credentials(same_mid.unwrap_or(index))?;
     Ok(origin.zip(client).map(|(origin, client)| IcePair { origin, client }))
 }
 
-/// Which of the two descriptions to blame for not a single pair.
-fn who_lacks_them(answer: &Description<'_>) -> Result<&'static str, SdpError> {
-    let session = Halves::of(&answer.session)?;
-    for index in answer.transports() {
-        if let Some(section) = answer.media.get(index)
-            && Halves::of(section)?.or(&session).credentials()?.is_some()
-        {
-            return Ok("offer");
+/// One end's description, each line of which is looked at once however many sections there are.
+struct Side<'a> {
+    mids: Vec<Option<&'a str>>,
+    of_session: Result<Halves<'a>, SdpError>,
+    of_media: Vec<Result<Halves<'a>, SdpError>>,
+}
+
+impl<'a> Side<'a> {
+    fn of(description: &Description<'a>) -> Self {
+        Self {
+            mids: description.mids(),
+            of_session: Halves::of(&description.session),
+            of_media: description.media.iter().map(Halves::of).collect(),
         }
     }
-    Ok("answer")
+
+    /// What counts in the m-section `index`, where there is one.
+    fn credentials(&self, index: usize) -> Result<Option<Credentials>, SdpError> {
+        match self.of_media.get(index) {
+            Some(of_media) => (*of_media)?.or(&self.of_session?).credentials(),
+            None => Ok(None),
+        }
+    }
 }
 
 /// The two values as one section gives them.

@@ -39,7 +39,7 @@ impl<'a> Description<'a> {
     /// first member of its bundle that is not rejected (RFC 9143, section 7.3.1).
     pub(super) fn carriers(&self) -> Vec<usize> {
         let mut carriers: Vec<usize> = (0..self.media.len()).collect();
-        let mids: Vec<Option<&str>> = self.media.iter().map(Section::mid).collect();
+        let mids = self.mids();
         for group in self.session.values("group") {
             let mut words = group.split_ascii_whitespace();
             if words.next() != Some("BUNDLE") {
@@ -61,6 +61,11 @@ impl<'a> Description<'a> {
             }
         }
         carriers
+    }
+
+    /// The names of all m-sections, in order.
+    pub(super) fn mids(&self) -> Vec<Option<&'a str>> {
+        self.media.iter().map(Section::mid).collect()
     }
 
     /// The m-sections that have a transport of their own: neither rejected nor carried by another.
@@ -88,7 +93,7 @@ impl<'a> Section<'a> {
     }
 
     /// The section's name in its bundle.
-    pub(super) fn mid(&self) -> Option<&'a str> {
+    fn mid(&self) -> Option<&'a str> {
         self.values("mid").next()
     }
 

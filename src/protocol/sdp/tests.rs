@@ -6,6 +6,7 @@ use super::samples::*;
 use super::*;
 use crate::protocol::ice::{Credentials, IcePair, Password, Ufrag};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 const PASSWORD: &str = "0123456789012345678901";
 
@@ -487,6 +488,30 @@ fn the_number_of_sections_is_bounded() {
     let sdp = |sections| format!("v=0\n{}", "m=audio 9 RTP 0\n".repeat(sections));
     assert!(to_origin(&sdp(128)).is_ok_and(|output| count(&output, "m=") == 128));
     assert_eq!(to_origin(&sdp(129)), Err(SdpError::TooManyMedia { max: 128 }));
+}
+
+/// Sections and lines as many as there may be, so that whatever is done for each pair of them shows.
+#[test]
+fn a_description_made_to_cost_time_costs_no_more_than_reading_it_a_few_times() {
+    let sections = "m=audio 9 RTP 0\na=mid:x\n".repeat(MEDIA_MAX);
+    let lines = "a=x\n".repeat((LENGTH_MAX - sections.len() - 8) / 4);
+    let long_session = format!("v=0\n{lines}{sections}");
+    let long_section = format!("v=0\n{sections}{lines}");
+    for sdp in [&long_session, &long_section] {
+        let cost_of_reading = time(|| drop(to_origin(sdp)));
+        let cost = time(|| drop((pairs(sdp, sdp), fragment_credentials(sdp))));
+        assert!(cost < 30 * cost_of_reading, "{cost:?} and {cost_of_reading:?}");
+    }
+}
+
+/// The shortest of a few runs: others run on this machine, too.
+fn time(run: impl Fn()) -> Duration {
+    let one = |_| {
+        let begun = Instant::now();
+        run();
+        begun.elapsed()
+    };
+    (0..5).map(one).min().unwrap_or_default()
 }
 
 #[test]
