@@ -9,7 +9,6 @@ use axum::http::header::{
     IF_NONE_MATCH, USER_AGENT,
 };
 use axum::http::request::Parts;
-use ipnet::IpNet;
 
 use super::Signalling;
 use crate::config::{Config, HostHeader};
@@ -47,10 +46,9 @@ impl Client {
         if let Some(host) = from_proxy(X_FORWARDED_HOST).or_else(|| host.clone()) {
             told.insert(X_FORWARDED_HOST, host);
         }
-        let hops = if is_trusted(peer) { hops(headers) } else { Vec::new() };
-        let ip = real_ip(peer, &hops, &config.trusted_proxies);
-        let way: Vec<String> =
-            hops.iter().map(ToString::to_string).chain([peer.to_string()]).collect();
+        let way = way(peer, headers, is_trusted);
+        let ip = way.first().copied().unwrap_or(peer);
+        let way: Vec<String> = way.iter().map(ToString::to_string).collect();
         for (name, value) in [(X_FORWARDED_FOR, way.join(", ")), (X_REAL_IP, ip.to_string())] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 told.insert(name, value);
@@ -99,17 +97,25 @@ impl FromRequestParts<Arc<Signalling>> for Client {
     }
 }
 
-/// The addresses that proxies have noted, the farthest first, as far back as they are addresses:
-/// what stands in front of something else was made up by somebody.
-fn hops(headers: &HeaderMap) -> Vec<IpAddr> {
-    let values: Vec<&str> = headers
+/// The way that a request has come, the client in front and the peer at the end: only what a trusted
+/// proxy noted is believed. What stands in front of that was made up by somebody, and must not reach
+/// an origin: SRS takes the first address of all for the client's.
+fn way(peer: IpAddr, headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+    let noted: Vec<&str> = headers
         .get_all(X_FORWARDED_FOR)
         .iter()
         .flat_map(|value| value.to_str().unwrap_or("").split(','))
         .collect();
-    let mut hops: Vec<IpAddr> = values.into_iter().rev().map_while(hop).collect();
-    hops.reverse();
-    hops
+    let (mut way, mut ip) = (vec![peer], peer);
+    for hop in noted.into_iter().rev().map_while(hop) {
+        if !is_trusted(ip) {
+            break;
+        }
+        ip = hop;
+        way.push(ip);
+    }
+    way.reverse();
+    way
 }
 
 /// An address, which some proxies write with its port.
@@ -118,18 +124,6 @@ fn hop(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
     bare.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
-}
-
-/// The nearest address that no trusted proxy has: only what a trusted proxy noted is believed.
-fn real_ip(peer: IpAddr, hops: &[IpAddr], trusted: &[IpNet]) -> IpAddr {
-    let mut ip = peer;
-    for hop in hops.iter().rev() {
-        if !trusted.iter().any(|net| net.contains(&ip)) {
-            break;
-        }
-        ip = *hop;
-    }
-    ip
 }
 
 /// What reaches an origin unchanged. `Content-Type` does in its plain form: MediaMTX takes it
@@ -159,12 +153,8 @@ mod tests {
     fn only_a_trusted_proxy_is_believed_who_asks() {
         let table = [
             (PROXY, "192.0.2.7", "192.0.2.7", "192.0.2.7, 10.0.0.1"),
-            (
-                PROXY,
-                "1.1.1.1, 192.0.2.7,10.0.0.9",
-                "192.0.2.7",
-                "1.1.1.1, 192.0.2.7, 10.0.0.9, 10.0.0.1",
-            ),
+            (PROXY, "1.1.1.1, 192.0.2.7,10.0.0.9", "192.0.2.7", "192.0.2.7, 10.0.0.9, 10.0.0.1"),
+            (PROXY, "10.0.0.8, 10.0.0.9", "10.0.0.8", "10.0.0.8, 10.0.0.9, 10.0.0.1"),
             (PROXY, "192.0.2.7:4711", "192.0.2.7", "192.0.2.7, 10.0.0.1"),
             (PROXY, "[2001:db8::7]:4711", "2001:db8::7", "2001:db8::7, 10.0.0.1"),
             (PROXY, "made up, 192.0.2.7", "192.0.2.7", "192.0.2.7, 10.0.0.1"),
