@@ -8,7 +8,7 @@ use std::fmt;
 
 mod http;
 
-pub use http::{StreamUrlError, from_stream_url, from_whip, without_denied};
+pub use http::{StreamUrlError, from_stream_url, from_whip, is_named_by_path, without_denied};
 
 /// `vhost/app/stream`: what the balancer is sticky by.
 ///

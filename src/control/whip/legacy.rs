@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::answer::{bad_gateway, headers, pass_through, with_headers};
 use super::client::Client;
-use super::offer::{Exchange, bad_answer, bad_offer, credentials, with_session_url};
+use super::offer::{Exchange, bad_answer, bad_offer, check_path, credentials, with_session_url};
 use super::place::Place;
 use super::{BODY_MAX, JSON, Signalling};
 use crate::control::ask::Offer;
@@ -30,6 +30,7 @@ pub(super) async fn offer(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
+    check_path(&parts.uri)?;
     let relay = signalling.own_addresses(&client)?;
     let body = read_body(&parts.headers, body, BODY_MAX).await?;
     let mut envelope = Envelope::parse(&body)?;

@@ -31,6 +31,7 @@ pub(super) async fn post(
     if !essence(&parts.headers).is_some_and(|kind| is(kind, SDP)) {
         return Ok(unsupported((ACCEPT_POST, SDP)));
     }
+    check_path(&parts.uri)?;
     let relay = signalling.own_addresses(&client)?;
     let (role, stream) = wanted(&signalling, &client, &parts.uri)?;
     let body = read_body(&parts.headers, body, BODY_MAX).await?;
@@ -52,6 +53,13 @@ pub(super) async fn post(
         status if status.is_client_error() || status.is_server_error() => Ok(pass_through(answer)),
         status => Err(bad_gateway(format!("the origin has answered the offer with {status}"))),
     }
+}
+
+/// Refuses a path that would be another one at the origin.
+pub(super) fn check_path(uri: &Uri) -> Result<(), Problem> {
+    let is_another = target::has_dot_segment(uri.path());
+    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the path has a segment of dots alone");
+    if is_another { Err(bad()) } else { Ok(()) }
 }
 
 fn wanted(

@@ -6,14 +6,14 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Uri};
 
 use super::Endpoint;
-use crate::protocol::stream_url::{StreamKey, without_denied};
+use crate::protocol::stream_url::{StreamKey, is_named_by_path, without_denied};
 use crate::shard::command::Role;
 
 /// Path and query that an offer is posted to.
 ///
 /// SRS is asked as the client asked, path and query byte for byte, without the parameters that are
 /// not the client's to choose; where only the path names the stream, parameters say it once more,
-/// for SRS reads nothing else. An origin with a path of its own gets that one, with the stream's name
+/// for SRS reads nothing else, and of two equal ones it reads the last. An origin with a path of its own gets that one, with the stream's name
 /// filled in.
 pub(super) fn of_offer(
     uri: &Uri,
@@ -29,7 +29,7 @@ pub(super) fn of_offer(
     };
     let query = without_denied(uri.query().unwrap_or(""));
     let named = template.is_none().then(|| named_by_path(uri, &query, stream)).flatten();
-    for parameters in named.as_deref().into_iter().chain([&*query]) {
+    for parameters in [&*query].into_iter().chain(named.as_deref()) {
         if !parameters.is_empty() {
             target.push(if target.contains('?') { '&' } else { '?' });
             target.push_str(parameters);
@@ -41,10 +41,7 @@ pub(super) fn of_offer(
 /// The stream's name as parameters, if only the path has it.
 fn named_by_path(uri: &Uri, query: &str, stream: &StreamKey) -> Option<String> {
     let (_, rest) = Endpoint::of(uri.path())?;
-    let is_named = query
-        .split('&')
-        .any(|parameter| parameter.starts_with("stream=") || parameter.starts_with("app="));
-    if is_named || rest.trim_matches('/').is_empty() {
+    if !is_named_by_path(rest, query) {
         return None;
     }
     let (app, name) = stream.path().rsplit_once('/')?;
@@ -191,6 +188,16 @@ fn without_dot_segments(target: &str) -> String {
     }
 }
 
+/// Whether some server may take `path` for another one (RFC 3986, sections 5.2.4 and 6.2.2): behind
+/// the relay's own routes that would be whatever the origin's API can do.
+pub(super) fn has_dot_segment(path: &str) -> bool {
+    let is_dots = |segment: &str| {
+        let plain = segment.replace("%2e", ".").replace("%2E", ".");
+        plain == "." || plain == ".."
+    };
+    path.split('/').any(is_dots)
+}
+
 /// Whether the session at the origin is one of SRS, which takes PATCH for a new offer.
 pub(super) fn is_of_srs(session: &str) -> bool {
     session.starts_with(Endpoint::Whip.path()) && session.contains("action=delete")
@@ -231,7 +238,10 @@ mod tests {
     fn srs_is_told_by_parameters_what_only_the_path_says() {
         let table = [
             ("/rtc/v1/whip/live/a", "/rtc/v1/whip/live/a?app=live&stream=a"),
-            ("/rtc/v1/whep/x/y/z?token=1", "/rtc/v1/whep/x/y/z?app=x/y&stream=z&token=1"),
+            ("/rtc/v1/whep/x/y/z?token=1", "/rtc/v1/whep/x/y/z?token=1&app=x/y&stream=z"),
+            ("/rtc/v1/whip/a?app=b", "/rtc/v1/whip/a?app=b&app=b&stream=a"),
+            ("/rtc/v1/whip/live/a?stream=", "/rtc/v1/whip/live/a?stream=&app=live&stream=a"),
+            ("/rtc/v1/whip/live/a?k=v?l=w", "/rtc/v1/whip/live/a?k=v?l=w&app=live&stream=a"),
             ("/rtc/v1/whip-play/live/a%26b", "/rtc/v1/whip-play/live/a%26b?app=live&stream=a%26b"),
             ("/rtc/v1/whip/live/a?stream=b", "/rtc/v1/whip/live/a?stream=b"),
         ];

@@ -44,6 +44,11 @@ pub fn from_whip(
     Ok(StreamKey::canonical(vhosts.resolve(named), &path)?)
 }
 
+/// Whether the stream that [`from_whip`] finds is named by the path and not by the query.
+pub fn is_named_by_path(path_rest: &str, query: &str) -> bool {
+    names_something(path_rest) && parameter(query, "stream").is_none()
+}
+
 /// The key of the stream that `webrtc://host[:port]/app/stream?query` names, whatever the scheme.
 ///
 /// The vhost is the parameter `vhost`, else `domain`, else the URL's host, as far as `vhosts` lists

@@ -266,6 +266,19 @@ async fn what_is_no_offer_is_refused_before_anybody_is_asked() {
 }
 
 #[tokio::test]
+async fn no_path_leads_out_of_the_origins_endpoint() {
+    let mut relay = Relay::before(&Origin::new([]).await);
+    let ways_out = ["/../../../api/v1/raw", "/live/..", "/%2e%2E/x", "/.%2e", "/./a", "/a/%2e"];
+    for way_out in ways_out {
+        for endpoint in ["/rtc/v1/whip", "/rtc/v1/whep", "/rtc/v1/publish", "/rtc/v1/play"] {
+            let path = format!("{endpoint}{way_out}?app=live&stream=a");
+            relay.post(&path, OFFER).await.assert_problem(400, "dots alone");
+        }
+    }
+    assert!(relay.has_said_nothing());
+}
+
+#[tokio::test]
 async fn a_refusal_of_control_tells_when_to_come_back() {
     let table = [
         (Some(OfferRefused::NoOrigin), 503, "no live origin"),
