@@ -68,6 +68,8 @@ struct Owner {
 struct Expecting {
     /// The session's first: without it there is no session.
     is_first: bool,
+    /// What the session has not been named before.
+    added: Vec<Box<str>>,
     /// Answers that have not come: one of each shard for each pair.
     answers_due: usize,
     refused: Option<NotExpected>,
@@ -171,7 +173,7 @@ impl Arbiter {
         if !record.is_validated {
             record.validate_by = Some(now + VALIDATION_TIMEOUT);
         }
-        let mut answers_due = 0;
+        let (mut added, mut answers_due) = (Vec::new(), 0);
         for pair in pairs {
             if record.usernames.contains(&pair.username) {
                 continue;
@@ -180,6 +182,7 @@ impl Arbiter {
                 self.by_username.remove(&record.usernames.remove(0));
             }
             record.usernames.push(pair.username.clone());
+            added.push(pair.username.clone());
             self.by_username.insert(pair.username.clone(), id);
             let pair = Arc::new(pair);
             for shard in 0..self.shards {
@@ -191,7 +194,7 @@ impl Arbiter {
         let answer_by = Some(now + ANSWER_TIMEOUT);
         let then = Some(then);
         record.expecting =
-            Some(Expecting { is_first, answers_due, refused: None, answer_by, then });
+            Some(Expecting { is_first, added, answers_due, refused: None, answer_by, then });
         self.schedule(id);
         if answers_due == 0 { self.agreed(id) } else { None }
     }
@@ -211,7 +214,14 @@ impl Arbiter {
     /// All shards have answered.
     fn agreed(&mut self, id: RtcId) -> Option<Failure> {
         let record = self.records.get_mut(&id)?;
-        let Expecting { is_first, refused, then, .. } = record.expecting.take()?;
+        let Expecting { is_first, added, refused, then, .. } = record.expecting.take()?;
+        if refused.is_some() {
+            // Whoever asks for them once more must not be told that all shards expect them.
+            record.usernames.retain(|username| !added.contains(username));
+            for username in &added {
+                self.by_username.remove(username);
+            }
+        }
         self.schedule(id);
         match (refused, then) {
             (None, Some(Then::Reply(reply))) => {
@@ -364,16 +374,13 @@ impl Arbiter {
         self.records.contains_key(&id)
     }
 
-    /// Ends all sessions that no shard owns, and so would never say that they are over. The shards
-    /// are not told: they end everything.
-    pub(super) fn abandon_all(&mut self) -> Vec<RtcId> {
-        let owned = |record: &Record| record.owner.is_some();
-        let abandoned = self.records.iter().filter(|(_, record)| !owned(record));
-        let abandoned: Vec<RtcId> = abandoned.map(|(id, _)| *id).collect();
-        for id in &abandoned {
-            self.forget(*id);
-        }
-        abandoned
+    /// Ends all sessions that no shard owns, and so would never say that they are over. Returns what
+    /// their URLs stood for, too. The shards are not told: they end everything.
+    pub(super) fn abandon_all(&mut self) -> Vec<(RtcId, Option<Box<Resource>>)> {
+        let unowned = self.unowned(RtcId(0)).map(|(id, _, _)| id);
+        let unowned: Vec<RtcId> = unowned.collect();
+        let abandon = |id| Some((id, self.forget(id)?.resource));
+        unowned.into_iter().filter_map(abandon).collect()
     }
 
     /// Gives a session its URL, in place of an earlier one.
@@ -831,6 +838,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_that_a_shard_has_refused_is_asked_for_again() {
+        let (mut stage, id) = Stage::owned();
+        let mut refused = stage.expect(id, "o2:c2");
+        for _ in 1..SHARDS {
+            stage.arbiter.expected(id, Ok(()));
+        }
+        let failure = stage.arbiter.expected(id, Err(NotExpected::TooManyPairs));
+        let cause = Cause::Refused(NotExpected::TooManyPairs);
+        assert_eq!(failure, Some(Failure { session: id, cause, is_over: false }));
+        assert_eq!(refused.try_recv(), Ok(Err(NotExpected::TooManyPairs)));
+        assert!(stage.arbiter.knows("o:c") && !stage.arbiter.knows("o2:c2"));
+        stage.told();
+        stage.expect(id, "o2:c2");
+        assert_eq!(stage.told(), to_all(&Told::Expect("o2:c2".to_owned())));
+    }
+
+    #[test]
     fn the_first_shard_that_proves_a_client_owns_its_session() {
         let (mut stage, id) = Stage::expected("o:c");
         stage.path(1, id);
@@ -1059,7 +1083,8 @@ mod tests {
     fn when_everything_ends_what_no_shard_owns_is_forgotten() {
         let (mut stage, owned) = Stage::owned();
         let unowned = stage.arbiter.reserve(stage.now);
-        assert_eq!(stage.arbiter.abandon_all(), [unowned]);
+        let abandoned: Vec<_> = stage.arbiter.abandon_all().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(abandoned, [unowned]);
         assert!(stage.arbiter.has(owned));
     }
 

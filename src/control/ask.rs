@@ -123,13 +123,14 @@ impl std::fmt::Debug for Token {
 }
 
 /// What a session URL stands for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Resource {
     pub(super) token: Token,
     /// The origin's HTTP API, and what its Host header says.
     pub(super) api: SocketAddr,
     pub(super) host: HostHeader,
-    /// Path and query of the session at the origin; `None` where it gave none (then DELETE ends the session here alone).
+    /// Path and query of the session at the origin, as secret as the token; `None` where it gave none (then DELETE ends
+    /// the session here alone).
     pub(super) target: Option<String>,
     /// Whether the origin understands PATCH. SRS takes it for a new offer.
     pub(super) takes_patch: bool,
@@ -139,6 +140,12 @@ pub(super) struct Resource {
     /// counter-offer is open.
     pub(super) origin_credentials: Vec<Credentials>,
     pub(super) client_credentials: Vec<Credentials>,
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resource").field("api", &self.api).finish_non_exhaustive()
+    }
 }
 
 /// Sessions of one shard, in slot order.
@@ -169,4 +176,25 @@ pub(super) enum Readiness {
     },
     Draining,
     NoOrigin,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_nothing_by_which_a_session_can_be_ended() {
+        let resource = Resource {
+            token: Token("s3cret".to_owned()),
+            api: SocketAddr::from(([10, 0, 0, 1], 1985)),
+            host: HostHeader::Client,
+            target: Some("/rtc/v1/whip/?action=delete&token=s3cret".to_owned()),
+            takes_patch: false,
+            address: None,
+            origin_credentials: Vec::new(),
+            client_credentials: Vec::new(),
+        };
+        let shown = format!("{resource:?}");
+        assert!(shown.contains("10.0.0.1") && !shown.contains("s3cret"), "{shown}");
+    }
 }

@@ -302,7 +302,8 @@ impl State {
 
     /// The shards end their sessions; those that no shard owns end here.
     pub(super) fn abandon_webrtc(&mut self, now: Instant) {
-        for id in self.arbiter.abandon_all() {
+        for (id, resource) in self.arbiter.abandon_all() {
+            self.say_goodbye(resource);
             self.free(now, id);
         }
     }
@@ -844,6 +845,18 @@ mod tests {
         assert_eq!(relay.state.directory.sessions_count(), 1);
         relay.end(owned, EndReason::Quit, 5);
         assert_eq!(relay.state.directory.sessions_count(), 0);
+    }
+
+    #[test]
+    fn origins_are_told_of_sessions_whose_client_had_not_come_when_all_are_ended() {
+        let mut relay = relay(Config::default());
+        let id = relay.place();
+        drop(relay.expect(id));
+        relay.agree(id);
+        relay.publish(id);
+        relay.state.quit_now(relay.now);
+        assert!(relay.state.take_goodbye().is_some());
+        assert!(relay.state.take_goodbye().is_none());
     }
 
     #[test]
