@@ -91,6 +91,13 @@ impl Admission {
         self.sources.retain(|_, usage| usage.sessions > 0 || !usage.tokens.is_full(now));
     }
 
+    /// Whether nobody has a session.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let is_idle = |usage: &Usage| (usage.sessions, usage.pending) == (0, 0);
+        self.sessions == 0 && self.sources.values().all(is_idle)
+    }
+
     fn sources_max(&self) -> usize {
         self.limits.sessions_max as usize + SOURCES_MAX
     }

@@ -337,7 +337,9 @@ impl Arbiter {
         if owner.shard != shard {
             return None;
         }
-        for other in (0..self.shards).filter(|other| *other != shard) {
+        // What is on its way to the owner comes behind its end, and begins the session there anew.
+        let expects_again = self.records.get(&id).is_some_and(|record| record.expecting.is_some());
+        for other in (0..self.shards).filter(|other| *other != shard || expects_again) {
             let linger = Duration::ZERO;
             self.commands.push((other, Command::Finish { session: id, reason, linger }));
         }
@@ -531,33 +533,51 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Names that one session keeps others from using. ICE restarts add to them without end, and a
 /// client sends under the last few at most.
 const USERNAMES_MAX: usize = 8;
+
+#[cfg(test)]
+pub(super) mod fixtures {
+    use foldhash::SharedSeed;
+    use foldhash::quality::SeedableRandomState;
+
+    use super::*;
+    use crate::session::webrtc::WebRtcSession;
+
+    /// What an owner gives to the next.
+    pub(in crate::control) fn handover(signalled: Arc<Signalled>, now: Instant) -> Box<Handover> {
+        let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
+        Box::new(WebRtcSession::new(signalled, now, hasher, now).hand_over())
+    }
+
+    impl Arbiter {
+        /// Whether nothing is left of any session.
+        pub(in crate::control) fn is_empty(&self) -> bool {
+            self.records.is_empty()
+                && self.by_username.is_empty()
+                && self.by_token.is_empty()
+                && self.due.is_empty()
+                && self.validated == 0
+                && self.commands.is_empty()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::net::SocketAddr;
 
     use proptest::collection::vec;
-    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use proptest::prelude::{any, prop_assert, proptest};
 
-    use foldhash::SharedSeed;
-    use foldhash::quality::SeedableRandomState;
-
+    use super::fixtures::handover;
     use super::*;
     use crate::control::directory::fixtures::{CLIENT, stream};
     use crate::protocol::stun::{IntegrityKey, TransactionId};
-    use crate::session::webrtc::WebRtcSession;
     use crate::shard::OriginId;
     use crate::shard::command::Role;
 
     const SHARDS: u16 = 3;
     const REASON: EndReason = EndReason::Deleted;
-
-    /// What an owner gives to the next.
-    fn handover(now: Instant) -> Box<Handover> {
-        let signalled = Arc::new(signalled(RtcId(1)));
-        let hasher = SeedableRandomState::with_seed(1, SharedSeed::global_fixed());
-        Box::new(WebRtcSession::new(signalled, now, hasher, now).hand_over())
-    }
 
     /// What a shard was told, as far as it can be compared.
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -618,7 +638,7 @@ mod tests {
         }
 
         fn yielded(&mut self, shard: u16, id: RtcId, is_given: bool) -> Option<EndReason> {
-            let handover = is_given.then(|| handover(self.now));
+            let handover = is_given.then(|| handover(Arc::new(signalled(id)), self.now));
             self.arbiter.yielded(shard, id, handover)
         }
 
@@ -934,6 +954,15 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_that_is_told_of_a_restart_behind_the_sessions_end_forgets_it_again() {
+        let (mut stage, id) = Stage::owned();
+        drop(stage.expect(id, "o2:c2"));
+        stage.told();
+        assert!(stage.arbiter.ended(0, id, REASON).is_some());
+        assert_eq!(stage.told(), to_all(&finish(Duration::ZERO)));
+    }
+
+    #[test]
     fn a_session_without_an_owner_is_finished_at_once() {
         let (mut stage, id) = Stage::expected("o:c");
         assert!(stage.arbiter.finish(id, REASON, LINGER));
@@ -1162,7 +1191,8 @@ mod tests {
             match said {
                 Said::Path => arbiter.path(shard, request(id)),
                 Said::Yielded(is_given) => {
-                    let handover = is_given.then(|| handover(Instant::now()));
+                    let handover =
+                        is_given.then(|| handover(Arc::new(signalled(id)), Instant::now()));
                     arbiter.yielded(shard, id, handover);
                 }
                 Said::Validated => {
@@ -1207,10 +1237,7 @@ mod tests {
             shards.finish();
             while shards.take_event() || (0..SHARDS).any(|shard| shards.take_command(shard, true)) {}
             prop_assert!(shards.shards.iter().all(|(is_owner, _)| !is_owner));
-            let arbiter = shards.arbiter;
-            prop_assert!(arbiter.records.is_empty() && arbiter.by_username.is_empty());
-            prop_assert!(arbiter.due.is_empty());
-            prop_assert_eq!(arbiter.validated, 0);
+            prop_assert!(shards.arbiter.is_empty());
         }
     }
 }

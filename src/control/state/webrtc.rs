@@ -404,6 +404,9 @@ const GOODBYES_MAX: usize = 1_024;
 const DIRECT_STREAM: &str = "direct/peers";
 
 #[cfg(test)]
+mod leaks;
+
+#[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
