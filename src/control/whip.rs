@@ -89,6 +89,7 @@ impl Signalling {
             .options(|| options_for(ACCEPT_PATCH, ON_SESSION));
         routes
             .route(&format!("{SESSION}{{token}}"), on_session)
+            .route(&format!("{SESSION}{{token}}/"), any(no_session))
             .route(&format!("{SESSION}{{token}}/{{*rest}}"), any(no_session))
             .method_not_allowed_fallback(method_not_allowed)
             .with_state(Arc::new(self))

@@ -14,10 +14,7 @@ impl Signalling {
             let detail = "this relay takes no WebRTC: it runs with --webrtc-listen off";
             return Err(Problem::unavailable(detail));
         };
-        let public = self.config.public_addresses.iter();
-        let mut own: Vec<SocketAddr> = public
-            .map(|public| SocketAddr::new(public.ip, public.port.unwrap_or(listener.port())))
-            .collect();
+        let mut own = self.config.candidates(listener);
         if own.is_empty() {
             own.extend(reached(listener, client.local));
         }
@@ -37,13 +34,11 @@ impl Signalling {
     }
 }
 
-/// Where a client that has reached `local` by HTTP reaches the listener.
+/// Where a client that has reached `local` by HTTP reaches a listener on all addresses.
 fn reached(listener: SocketAddr, local: IpAddr) -> Option<SocketAddr> {
-    let listener_ip = listener.ip().to_canonical();
-    let ip = if listener_ip.is_unspecified() { local } else { listener_ip };
-    // A listener on all addresses of IPv6 takes IPv4, too; the other way round it does not.
-    let is_served = !listener_ip.is_unspecified() || listener.is_ipv6() || ip.is_ipv4();
-    (is_served && !ip.is_unspecified()).then(|| SocketAddr::new(ip, listener.port()))
+    // One of IPv6 takes IPv4, too; the other way round it does not.
+    let is_served = listener.is_ipv6() || local.is_ipv4();
+    (is_served && !local.is_unspecified()).then(|| SocketAddr::new(local, listener.port()))
 }
 
 #[cfg(test)]
@@ -58,8 +53,6 @@ mod tests {
             ("0.0.0.0:18000", "192.0.2.1", Some("192.0.2.1:18000")),
             ("0.0.0.0:18000", "2001:db8::1", None),
             ("[::]:18000", "0.0.0.0", None),
-            ("192.0.2.9:18000", "127.0.0.1", Some("192.0.2.9:18000")),
-            ("[::ffff:192.0.2.9]:18000", "127.0.0.1", Some("192.0.2.9:18000")),
         ];
         for (listener, local, expected) in table {
             let address = reached(listener.parse().unwrap(), local.parse().unwrap());

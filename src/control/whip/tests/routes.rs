@@ -88,7 +88,9 @@ async fn srs_own_session_urls_are_unknown_here() {
 async fn a_session_url_that_was_never_given_is_not_found_nor_repeated() {
     let relay = relay().await;
     let fragment = [("content-type", TRICKLE)];
-    for path in [SESSION_URL, "/rtc/v1/session/%ff", "/rtc/v1/session/0123456789abcdef/x"] {
+    let with_slash = format!("{SESSION_URL}/");
+    let below = format!("{SESSION_URL}/x");
+    for path in [SESSION_URL, &with_slash, &below, "/rtc/v1/session/%ff"] {
         for method in [Method::DELETE, Method::PATCH] {
             let answer = relay.ask(method, path, &fragment, "").await;
             answer.assert_problem(404, "no such session");
