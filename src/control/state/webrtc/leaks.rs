@@ -8,20 +8,19 @@ use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
 use super::*;
-use crate::config::{Config, HostHeader};
+use crate::config::{Config, HostHeader, StaticOrigin};
 use crate::control::arbiter::fixtures::handover;
 use crate::control::directory::fixtures::{CLIENT, registration, session, stream, with_webrtc};
 use crate::control::session_id::SessionId;
 use crate::control::state::fixtures::Relay;
 use crate::protocol::ice::{Credentials, Password, Ufrag};
 use crate::protocol::stun::TransactionId;
-use crate::shard::OriginId;
 use crate::shard::command::{Command, Event};
 
 /// A relay whose shards hear of everything late.
 struct Stage {
     relay: Relay,
-    /// Sessions that HTTP tasks know of, ended ones among them.
+    /// Sessions that HTTP tasks or shards have heard of, ended ones among them.
     ids: Vec<RtcId>,
     shards: Vec<Shard>,
     tokens: u32,
@@ -38,7 +37,12 @@ struct Shard {
 impl Stage {
     fn new() -> Self {
         let shards = (0..2).map(|_| Shard::default()).collect();
-        let relay = Relay::new(Config::default());
+        let direct = StaticOrigin {
+            direct: Some(4001),
+            ..StaticOrigin::at("p2p", IpAddr::from([10, 0, 0, 9]))
+        };
+        let relay =
+            Relay::new(Config { origins: vec![direct], webrtc_direct: true, ..Config::default() });
         let mut stage = Self { relay, ids: Vec::new(), shards, tokens: 0 };
         stage.pass(Duration::ZERO);
         stage
@@ -100,6 +104,12 @@ impl Stage {
         }
     }
 
+    /// A client without signalling shows up.
+    fn come_unsignalled(&mut self, shard: u16, seed: u8) {
+        let ufrag = format!("libp2p+webrtc+v1/{}", seed % 3).into();
+        self.shards[usize::from(shard)].said.push_back(Event::Candidate { client: CLIENT, ufrag });
+    }
+
     /// A session ends where it is.
     fn end(&mut self, shard: u16, id: RtcId, reason: EndReason) {
         let there = &mut self.shards[usize::from(shard)];
@@ -117,6 +127,9 @@ impl Stage {
         if let Command::Expect { session, .. } = command {
             let result = if agrees { Ok(()) } else { Err(NotExpected::Full) };
             let id = session.id;
+            if !self.ids.contains(&id) {
+                self.ids.push(id);
+            }
             there.said.push_back(Event::Expected { session: id, result });
             if agrees {
                 there.expected.entry(id).or_insert(session);
@@ -180,7 +193,7 @@ fn resource(token: u32) -> Box<Resource> {
 proptest! {
     #[test]
     fn every_way_through_a_session_gives_everything_back(
-        steps in vec((0..20_u8, any::<u8>(), any::<u8>()), 0..200),
+        steps in vec((0..21_u8, any::<u8>(), any::<u8>()), 0..200),
     ) {
         let mut stage = Stage::new();
         for (step, seed, which) in steps {
@@ -196,15 +209,15 @@ proptest! {
                 10..=13 => drop(stage.hear(shard, !seed.is_multiple_of(7))),
                 14..=17 => drop(stage.report(shard)),
                 18 => stage.end(shard, id, EndReason::ClientIdle),
+                19 => stage.come_unsignalled(shard, which),
                 _ => stage.pass(Duration::from_secs(u64::from(seed % 16))),
             }
         }
         stage.settle();
         // Those whose client has come live until it leaves; all others are due.
-        for (shard, id) in (0..2).flat_map(|shard| stage.ids.iter().map(move |id| (shard, *id)))
-            .collect::<Vec<_>>()
-        {
-            stage.end(shard, id, EndReason::DtlsClosed);
+        for id in stage.ids.clone() {
+            stage.end(0, id, EndReason::DtlsClosed);
+            stage.end(1, id, EndReason::DtlsClosed);
         }
         stage.settle();
         stage.pass(Duration::from_secs(31));
@@ -213,9 +226,7 @@ proptest! {
         prop_assert!(state.arbiter.is_empty());
         prop_assert!(state.admission.is_empty());
         prop_assert_eq!(state.directory.sessions_count(), 0);
-        for origin in 0..2 {
-            prop_assert_eq!(state.directory.origin(OriginId(origin)).unwrap().sessions(), 0);
-        }
+        prop_assert!(state.directory.origins().all(|origin| origin.sessions() == 0));
         prop_assert!(state.directory.streams().all(|(_, stream)| stream.is_idle()));
         prop_assert!(stage.shards.iter().all(|shard| shard.expected.is_empty()));
     }
