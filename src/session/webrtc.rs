@@ -13,7 +13,7 @@ use foldhash::quality::SeedableRandomState;
 
 pub use candidates::Candidates;
 pub use outstanding::Outstanding;
-pub use paths::{Path, Paths};
+pub use paths::{Entrance, Path, Paths};
 pub use replay::{Replay, Seen};
 
 use super::session::SUSPICION;

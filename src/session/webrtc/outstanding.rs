@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Pair;
+use super::{Entrance, Pair};
 use crate::protocol::stun::TransactionId;
 use crate::session::table::AddressKey;
 
@@ -21,6 +21,8 @@ pub struct Asked {
     transaction: TransactionId,
     /// From where.
     pub address: AddressKey,
+    /// And through which of our addresses, which the response has to leave from.
+    pub entrance: Entrance,
     /// Under whose password the response stands; `None` where nothing of a response is ever rewritten.
     pub pair: Option<Arc<Pair>>,
     at: Instant,
@@ -35,6 +37,7 @@ impl Outstanding {
         &mut self,
         transaction: TransactionId,
         address: AddressKey,
+        entrance: Entrance,
         pair: Option<Arc<Pair>>,
         now: Instant,
     ) {
@@ -42,7 +45,7 @@ impl Outstanding {
         if self.0.len() >= Self::MAX {
             self.0.pop_front();
         }
-        self.0.push_back(Asked { transaction, address, pair, at: now });
+        self.0.push_back(Asked { transaction, address, entrance, pair, at: now });
     }
 
     /// The request that a response belongs to.
@@ -64,11 +67,13 @@ const LIFE: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::ListenerIndex;
     use std::net::SocketAddr;
 
     fn note(outstanding: &mut Outstanding, number: u8, now: Instant) {
         let address = AddressKey::of(SocketAddr::from(([203, 0, 113, 9], 5000)));
-        outstanding.note(TransactionId([number; 12]), address, None, now);
+        let entrance = Entrance { listener: ListenerIndex(0), local: None };
+        outstanding.note(TransactionId([number; 12]), address, entrance, None, now);
     }
 
     fn knows(outstanding: &Outstanding, number: u8, now: Instant) -> bool {

@@ -1,5 +1,6 @@
 //! The addresses that a WebRTC client has proven to be its own, and the one of them that its media goes to.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::session::table::AddressKey;
@@ -25,13 +26,35 @@ pub struct Path {
     pub client: Peer,
     /// Which of our listeners the client uses.
     pub listener: ListenerIndex,
-    /// The last datagram.
+    /// The last datagram that came in where `client` and `listener` say.
     pub heard: Instant,
     /// Whether it has been proven on this shard. What was proven before a move says nothing: its datagrams go to another
     /// shard, or another session has proven the same address since.
     pub is_here: bool,
     /// The last request; or, where that is later, the time at which another path was preferred to this one.
     pub proven: Instant,
+}
+
+/// Where on our side a client's datagram comes in. A client that was told several of our addresses sends to all of them
+/// out of one socket, and takes an answer from no other than the one that it has asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Which of our listeners.
+    pub listener: ListenerIndex,
+    /// Our address, where the listener has several.
+    pub local: Option<IpAddr>,
+}
+
+impl Path {
+    /// Where on our side the client's datagrams come in, and its own leave.
+    pub fn entrance(&self) -> Entrance {
+        Entrance { listener: self.listener, local: self.client.local }
+    }
+
+    fn turn_to(&mut self, entrance: Entrance) {
+        self.listener = entrance.listener;
+        self.client.local = entrance.local;
+    }
 }
 
 impl Paths {
@@ -60,10 +83,14 @@ impl Paths {
     }
 
     /// Takes a proven path in, or its newer proof, and selects it if none is. Returns whether it is new; one that finds no
-    /// room is forgotten.
+    /// room is forgotten. A newer proof through another entrance says nothing about where the client wants its media.
     pub fn prove(&mut self, path: Path) -> bool {
         let mut known = self.selected.iter_mut().chain(&mut self.others);
         let is_new = match known.find(|known| known.address == path.address) {
+            Some(known) if known.is_here && known.entrance() != path.entrance() => {
+                known.proven = path.proven;
+                false
+            }
             Some(known) => {
                 *known = path;
                 false
@@ -81,6 +108,16 @@ impl Paths {
         is_new
     }
 
+    /// The client has chosen the path with this address, and this entrance. Returns whether another path is selected now.
+    pub fn nominate(&mut self, address: AddressKey, entrance: Entrance, now: Instant) -> bool {
+        let has_moved = self.select(address, now);
+        if let Some(selected) = self.selected.as_mut().filter(|path| path.address == address) {
+            selected.turn_to(entrance);
+            selected.heard = now;
+        }
+        has_moved
+    }
+
     /// Prefers the path with this address. Returns whether that changes anything.
     pub fn select(&mut self, address: AddressKey, now: Instant) -> bool {
         let Some(position) = self.others.iter().position(|path| path.address == address) else {
@@ -94,30 +131,40 @@ impl Paths {
     }
 
     /// A datagram has come from `address` that says nothing about where the client wants its own.
-    pub fn hear(&mut self, address: AddressKey, now: Instant) {
+    pub fn hear(&mut self, address: AddressKey, entrance: Entrance, now: Instant) {
         let mut paths = self.selected.iter_mut().chain(&mut self.others);
-        if let Some(path) = paths.find(|path| path.address == address) {
+        if let Some(path) = paths.find(|path| path.address == address)
+            && path.entrance() == entrance
+        {
             path.heard = now;
         }
     }
 
-    /// Media has come from `address`: from there on it goes there, too, if the selected path has been silent. Returns
-    /// whether another path is selected now.
+    /// Media has come from `address`: from there on it goes there, too, and out where it came in, if the selected path
+    /// has been silent. Returns whether another path is selected now.
     #[inline]
-    pub fn hear_media(&mut self, address: AddressKey, now: Instant) -> bool {
+    pub fn hear_media(&mut self, address: AddressKey, entrance: Entrance, now: Instant) -> bool {
         match &mut self.selected {
-            Some(selected) if selected.address == address => {
+            Some(selected) if selected.address == address && selected.entrance() == entrance => {
                 selected.heard = now;
                 false
             }
-            Some(_) | None => self.hear_media_elsewhere(address, now),
+            Some(_) | None => self.hear_media_elsewhere(address, entrance, now),
         }
     }
 
     #[cold]
-    fn hear_media_elsewhere(&mut self, address: AddressKey, now: Instant) -> bool {
-        self.hear(address, now);
-        self.is_silent(now) && self.select(address, now)
+    fn hear_media_elsewhere(
+        &mut self,
+        address: AddressKey,
+        entrance: Entrance,
+        now: Instant,
+    ) -> bool {
+        if self.is_silent(now) {
+            return self.nominate(address, entrance, now);
+        }
+        self.hear(address, entrance, now);
+        false
     }
 
     /// Whether the selected path has been silent for so long that the client may have left it.
@@ -189,6 +236,8 @@ mod tests {
         }
     }
 
+    const ENTRANCE: Entrance = Entrance { listener: ListenerIndex(0), local: None };
+
     fn ports(paths: &Paths) -> Vec<u16> {
         paths.iter().map(|path| path.client.address.port()).collect()
     }
@@ -214,8 +263,8 @@ mod tests {
         paths.prove(path(1, t0));
         paths.prove(path(2, t0));
         let address = path(2, t0).address;
-        assert!(!paths.hear_media(address, t0 + Duration::from_millis(499)));
-        assert!(paths.hear_media(address, t0 + Duration::from_millis(500)));
+        assert!(!paths.hear_media(address, ENTRANCE, t0 + Duration::from_millis(499)));
+        assert!(paths.hear_media(address, ENTRANCE, t0 + Duration::from_millis(500)));
         assert_eq!(ports(&paths), [2, 1]);
     }
 
@@ -226,7 +275,7 @@ mod tests {
         for port in 1..=3 {
             paths.prove(path(port, t0));
         }
-        paths.hear(path(2, t0).address, t0 + Duration::from_millis(1));
+        paths.hear(path(2, t0).address, ENTRANCE, t0 + Duration::from_millis(1));
         paths.remove(path(1, t0).address);
         assert_eq!(ports(&paths), [2, 3]);
         paths.remove(path(2, t0).address);

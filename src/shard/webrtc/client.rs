@@ -9,7 +9,7 @@ use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Check, Class, IntegrityKey, Message, Method};
 use crate::session::expected::{Claim, Found, QUESTION_LIFE};
 use crate::session::table::AddressKey;
-use crate::session::webrtc::{Candidates, Path, RETIREMENT, Seen, Side};
+use crate::session::webrtc::{Candidates, Entrance, Path, RETIREMENT, Seen, Side};
 use crate::shard::{
     Datagram, DropReason, Event, ListenerIndex, PathRequest, Peer, SessionKey, Shard, Verdict,
     to_origin,
@@ -25,14 +25,22 @@ impl Shard {
         datagram: Datagram<'_>,
     ) -> Verdict {
         match Kind::of(datagram.bytes) {
-            kind @ (Kind::Dtls | Kind::Rtp | Kind::Rtcp) => self.client_media(now, kind, datagram),
+            kind @ (Kind::Dtls | Kind::Rtp | Kind::Rtcp) => {
+                self.client_media(now, listener, kind, datagram)
+            }
             Kind::Stun => self.client_stun(now, listener, datagram),
             Kind::Zrtp | Kind::TurnChannel | Kind::Quic | Kind::Unknown => STRANGE,
         }
     }
 
     /// DTLS, RTP or RTCP: from a proven address to the origin of the session that it was proven for.
-    fn client_media(&mut self, now: Instant, kind: Kind, datagram: Datagram<'_>) -> Verdict {
+    fn client_media(
+        &mut self,
+        now: Instant,
+        listener: ListenerIndex,
+        kind: Kind,
+        datagram: Datagram<'_>,
+    ) -> Verdict {
         let bytes = datagram.bytes;
         let address = AddressKey::of(datagram.source);
         let Some((key, session)) = self.table.by_address(address) else {
@@ -51,7 +59,8 @@ impl Shard {
                 session.ssrcs.note(header.ssrc);
             }
         }
-        let has_moved = session.paths.hear_media(address, now);
+        let entrance = Entrance { listener, local: datagram.local };
+        let has_moved = session.paths.hear_media(address, entrance, now);
         let is_closing = if is_alert(kind, bytes) {
             session.alerted(Side::Client, now)
         } else {
@@ -80,7 +89,7 @@ impl Shard {
                 self.client_request(now, listener, datagram, &message)
             }
             (Method::Binding, Class::Indication | Class::Success | Class::Error)
-            | (Method::GoogPing, _) => self.client_keepalive(now, datagram, &message),
+            | (Method::GoogPing, _) => self.client_keepalive(now, listener, datagram, &message),
         }
     }
 
@@ -88,6 +97,7 @@ impl Shard {
     fn client_keepalive(
         &mut self,
         now: Instant,
+        listener: ListenerIndex,
         datagram: Datagram<'_>,
         message: &Message<'_>,
     ) -> Verdict {
@@ -96,11 +106,12 @@ impl Shard {
         let Some((key, session)) = self.table.by_address(address) else {
             return Verdict::Drop(DropReason::StunUnproven);
         };
+        let entrance = Entrance { listener, local: datagram.local };
         if message.class() == Class::Request {
-            session.outstanding.note(message.transaction(), address, None, now);
+            session.outstanding.note(message.transaction(), address, entrance, None, now);
         }
         session.heard_client = now;
-        session.paths.hear(address, now);
+        session.paths.hear(address, entrance, now);
         self.client_forwarded(key, bytes.len());
         Verdict::Forward(to_origin(key))
     }
@@ -209,9 +220,11 @@ impl Shard {
         let path = Path { address, client, listener, heard: now, is_here: true, proven: now };
         let is_new = session.paths.prove(path);
         // A repeated nomination is an old one: the client may have chosen again since.
-        let has_moved = nominated && seen == Seen::Never && session.paths.select(address, now);
+        let entrance = path.entrance();
+        let is_choice = nominated && seen == Seen::Never;
+        let has_moved = is_choice && session.paths.nominate(address, entrance, now);
         let pair = Arc::clone(request.pair);
-        session.outstanding.note(transaction, address, Some(pair), now);
+        session.outstanding.note(transaction, address, entrance, Some(pair), now);
         let is_restart = self.restarted(now, key, request);
         self.table.claim_address(key, address);
         if is_new || has_moved || is_restart {

@@ -9,6 +9,7 @@ mod lifetime;
 mod origin;
 mod ownership;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{DropReason, ListenerIndex, Peer, Port, Protocol, Route, Shard, Verdict, send};
@@ -16,7 +17,7 @@ use crate::protocol::demux::Kind;
 use crate::protocol::stun::{Message, TransactionId};
 use crate::session::Pair;
 use crate::session::table::AddressKey;
-use crate::session::webrtc::{KeptRequest, Path};
+use crate::session::webrtc::{Entrance, KeptRequest, Path};
 
 /// A binding request that names one of the expected sessions and knows its password.
 struct Proven<'a> {
@@ -59,6 +60,11 @@ fn keep(
 /// The way to the client along one of its paths.
 fn along(path: &Path) -> Route {
     Route { port: Port::Listener(path.listener), to: Some(path.client) }
+}
+
+/// The way to a client through this entrance.
+fn out_of(Entrance { listener, local }: Entrance, address: SocketAddr) -> Route {
+    Route { port: Port::Listener(listener), to: Some(Peer { address, local }) }
 }
 
 /// Whether a DTLS datagram begins with an alert (RFC 6347, section 4.1; RFC 5246, section 6.2.1). Encryption does not

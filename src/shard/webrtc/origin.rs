@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{STRANGE, along, is_alert};
+use super::{STRANGE, along, is_alert, out_of};
 use crate::protocol::demux::Kind;
 use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Class, Message, with_mapped_address};
@@ -72,11 +72,16 @@ impl Shard {
         let asked =
             is_response.then(|| session.outstanding.find(message.transaction(), now)).flatten();
         // The address may have become another session's since.
-        let asking = asked.and_then(|asked| session.paths.find(asked.address));
-        let Some(path) = asking.or(session.paths.selected()) else {
+        let asking = asked.and_then(|asked| {
+            let path = session.paths.find(asked.address)?;
+            Some((path.client.address, asked.entrance))
+        });
+        let selected = session.paths.selected();
+        let selected = selected.map(|path| (path.client.address, path.entrance()));
+        let Some((client, entrance)) = asking.or(selected) else {
             return Verdict::Drop(DropReason::NoPath);
         };
-        let (route, client) = (along(path), path.client.address);
+        let route = out_of(entrance, client);
         let pair = asked.and_then(|asked| asked.pair.clone());
         let mut rewritten = [0; KeptRequest::MAX];
         let length =

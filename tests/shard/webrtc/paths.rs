@@ -1,7 +1,9 @@
 //! The addresses of a client, and which of them its media goes to.
 
+use std::net::{IpAddr, SocketAddr};
+
 use ringway::protocol::stun::{Class, Method};
-use ringway::shard::{DropReason, Verdict};
+use ringway::shard::{Action, Datagram, DropReason, Peer, Port, Route, SessionKey, Verdict};
 
 use crate::support::rtc::*;
 use crate::support::stage::{Stage, client};
@@ -163,4 +165,73 @@ fn keepalives_of_an_unselected_address_move_nothing() {
     let indication = stun(Class::Indication, Method::Binding, 3);
     assert_eq!(stage.rtc_sends(client(5001), &indication), to_origin(session));
     assert_eq!(stage.origin_sends(session, &rtp(9, 1)), to_client(client(5000)));
+}
+
+/// One of the addresses that the relay has told its clients.
+fn ours(last: u8) -> IpAddr {
+    IpAddr::from([198, 51, 100, last])
+}
+
+/// A datagram of a client to one of our addresses.
+fn sends_to(stage: &mut Stage, local: IpAddr, source: SocketAddr, bytes: &[u8]) -> Verdict {
+    let datagram = Datagram { port: RTC_LISTENER, source, local: Some(local), bytes };
+    stage.shard.handle(stage.now, datagram)
+}
+
+/// From where on our side something of the origin leaves.
+fn leaves_from(stage: &mut Stage, session: SessionKey, bytes: &[u8]) -> Option<IpAddr> {
+    let route = match stage.arrives(Port::Session(session), rtc_origin(), bytes) {
+        Verdict::Forward(route) => Some(route),
+        _ => None,
+    };
+    route?.to?.local
+}
+
+/// A session whose client knows two of our addresses, has proven itself at both, and at the first one first.
+fn at_two_of_ours(stage: &mut Stage) -> SessionKey {
+    stage.expect(1, 0).unwrap();
+    sends_to(stage, ours(1), client(5000), &request(&pair(1, 0), 1));
+    let session = stage.own(1, None).unwrap();
+    sends_to(stage, ours(2), client(5000), &request(&pair(1, 0), 2));
+    session
+}
+
+#[test]
+fn a_response_leaves_from_the_address_that_was_asked() {
+    let mut stage = Stage::webrtc();
+    let session = at_two_of_ours(&mut stage);
+    for (number, local) in [(1, ours(1)), (2, ours(2)), (1, ours(1))] {
+        let port = Port::Session(session);
+        let bytes = response(&pair(1, 0), number);
+        let datagram = Datagram { port, source: rtc_origin(), local: None, bytes: &bytes };
+        assert_eq!(stage.shard.handle(stage.now, datagram), Verdict::Taken);
+        let peer = Peer { address: client(5000), local: Some(local) };
+        let Some(Action::Send { route, .. }) = stage.shard.next_action() else { panic!() };
+        assert_eq!(route, Route { port: RTC_LISTENER, to: Some(peer) });
+        assert_eq!(stage.shard.next_action(), None);
+    }
+}
+
+#[test]
+fn checks_of_a_second_address_of_ours_leave_media_at_the_first_until_one_nominates_it() {
+    let mut stage = Stage::webrtc();
+    let session = at_two_of_ours(&mut stage);
+    assert_eq!(leaves_from(&mut stage, session, &rtp(9, 1)), Some(ours(1)));
+    sends_to(&mut stage, ours(2), client(5000), &nomination(&pair(1, 0), 3));
+    assert_eq!(leaves_from(&mut stage, session, &rtp(9, 2)), Some(ours(2)));
+    sends_to(&mut stage, ours(1), client(5000), &request(&pair(1, 0), 4));
+    assert_eq!(leaves_from(&mut stage, session, &rtp(9, 3)), Some(ours(2)));
+}
+
+#[test]
+fn media_to_a_second_address_of_ours_is_answered_from_there_once_the_first_is_left() {
+    let mut stage = Stage::webrtc();
+    let session = at_two_of_ours(&mut stage);
+    sends_to(&mut stage, ours(1), client(5000), &rtp(7, 1));
+    stage.pass(499 * MILLI);
+    sends_to(&mut stage, ours(2), client(5000), &rtp(7, 2));
+    assert_eq!(leaves_from(&mut stage, session, &rtp(9, 1)), Some(ours(1)));
+    stage.pass(MILLI);
+    sends_to(&mut stage, ours(2), client(5000), &rtp(7, 3));
+    assert_eq!(leaves_from(&mut stage, session, &rtp(9, 2)), Some(ours(2)));
 }
