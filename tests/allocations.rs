@@ -82,7 +82,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 #[test]
-fn neither_srt_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_to() {
+fn neither_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_to() {
     let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
     for engine in [EngineChoice::Uring, EngineChoice::Mmsg] {
         let origin = Origin::start();

@@ -120,6 +120,8 @@ drop_reasons! {
     NotWebRtc => "not_webrtc",
     /// A proven request for a session that stays with another shard.
     OtherShard => "other_shard",
+    /// A proven request for a session that no shard owns, or another one, while there is no room for a session here.
+    TableFull => "table_full",
     /// A proven request of a client that has proven as many addresses as it may.
     PathsFull => "paths_full",
     /// A client without signalling, while as many of them wait as may.
@@ -143,7 +145,7 @@ drop_reasons! {
 impl DropReason {
     /// Whether it says that a STUN message was turned away, and why.
     pub fn is_stun(self) -> bool {
-        let of_requests = matches!(self, Self::OtherShard | Self::PathsFull);
+        let of_requests = matches!(self, Self::OtherShard | Self::PathsFull | Self::TableFull);
         of_requests || self == Self::CandidateQueueFull || self.label().starts_with("stun_")
     }
 }

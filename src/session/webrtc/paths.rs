@@ -191,13 +191,12 @@ impl Paths {
         }
     }
 
-    /// Makes room for one more path, at the cost of the one heard least lately. For a session that has come from another
-    /// shard: its addresses of before are of no use here.
-    pub fn make_room(&mut self) {
-        let heard = |position: &usize| self.others.get(*position).map(|path| path.heard);
-        if let Some(oldest) = (0..self.others.len()).min_by_key(heard) {
-            self.others.swap_remove(oldest);
-        }
+    /// Makes room for one more path at the cost of one that was proven on another shard, the one heard least lately: it
+    /// is of no use here. Returns whether there is one.
+    pub fn make_room(&mut self) -> bool {
+        let elsewhere = self.others.iter().enumerate().filter(|(_, path)| !path.is_here);
+        let oldest = elsewhere.min_by_key(|(_, path)| path.heard).map(|(position, _)| position);
+        oldest.map(|position| self.others.swap_remove(position)).is_some()
     }
 
     /// Takes out one unselected path that nobody has asked through for [`UNSELECTED_LIFE`].

@@ -213,7 +213,7 @@ impl Shard {
         if seen == Seen::Elsewhere {
             return Err(DropReason::StunReplayed);
         }
-        if !session.paths.has_room_for(address) {
+        if !session.paths.has_room_for(address) && !session.paths.make_room() {
             return Err(DropReason::PathsFull);
         }
         session.heard_client = now;
@@ -264,21 +264,26 @@ impl Shard {
         let Found::Expected { expectation, .. } = self.expected.by_username(username, now) else {
             return Verdict::Drop(DropReason::StunUnknownUfrag);
         };
-        let Some(request) = keep(message.as_bytes(), listener, client, message) else {
-            return Verdict::Drop(DropReason::StunMalformed);
-        };
-        match &mut expectation.claim {
-            Claim::Asked { request: kept, until } if now < *until => {
-                if kept.client.address != client.address {
-                    return Verdict::Drop(DropReason::StunUndecided);
-                }
-                kept.replace(*request);
-                return Verdict::Taken;
-            }
+        let asked = match &mut expectation.claim {
+            Claim::Asked { request, until } if now < *until => Some(request),
             Claim::Elsewhere { quiet_until } if now < *quiet_until => {
                 return Verdict::Drop(DropReason::OtherShard);
             }
-            Claim::Elsewhere { .. } | Claim::Asked { .. } | Claim::Here(_) => {}
+            Claim::Elsewhere { .. } | Claim::Asked { .. } | Claim::Here(_) => None,
+        };
+        if asked.as_ref().is_some_and(|kept| kept.client.address != client.address) {
+            return Verdict::Drop(DropReason::StunUndecided);
+        }
+        let Some(request) = keep(message.as_bytes(), listener, client, message) else {
+            return Verdict::Drop(DropReason::StunMalformed);
+        };
+        if let Some(kept) = asked {
+            kept.replace(*request);
+            return Verdict::Taken;
+        }
+        // A session that cannot live here would end here.
+        if self.table.is_full() {
+            return Verdict::Drop(DropReason::TableFull);
         }
         if self.outbox.is_backlogged() {
             return Verdict::Drop(DropReason::OutboxFull);

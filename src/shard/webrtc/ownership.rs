@@ -155,9 +155,6 @@ impl Shard {
             for &before in &kept.before {
                 session.replay.note(before, address);
             }
-            if !session.paths.has_room_for(address) {
-                session.paths.make_room();
-            }
         }
         match self.take_path(now, key, &request) {
             Ok(()) => {

@@ -51,13 +51,49 @@ fn a_session_that_finds_the_table_full_ends_at_once() {
     let mut stage = Stage::with(ShardConfig { limits, ..rtc_config() });
     stage.expect(1, 0).unwrap();
     stage.established(client(5000), 77, 4242);
-    stage.established(client(5001), 77, 4242);
     stage.rtc_sends(client(5000), &request(&pair(1, 0), 1));
+    stage.established(client(5001), 77, 4242);
     stage.take_events();
     stage.apply(Command::Own { session: RtcId(1), handover: None });
     let reason = stage.rtc_ended()[0].1;
     assert_eq!(reason.label(), "overload");
     assert!(stage.take_out().iter().all(|out| !matches!(out, Out::Open { .. })));
+}
+
+#[test]
+fn a_full_shard_asks_for_no_session_for_it_would_end_one_that_lives_elsewhere() {
+    let limits = Limits { sessions_max: 1, ..limits() };
+    let mut stage = Stage::with(ShardConfig { limits, ..rtc_config() });
+    stage.expect(1, 0).unwrap();
+    let session = stage.established(client(5000), 77, 4242);
+    let verdict = stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 1));
+    assert_eq!(verdict, Verdict::Drop(DropReason::TableFull));
+    assert_eq!(stage.asked(), None);
+    let reason = EndReason::Superseded;
+    stage.apply(Command::Close { session, reason });
+    let verdict = stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 1));
+    assert_eq!(verdict, Verdict::Taken, "there is room now");
+}
+
+#[test]
+fn the_addresses_of_before_a_move_keep_no_room_from_those_of_after() {
+    let mut cluster = Cluster::new(2);
+    cluster.expect(1, 0);
+    cluster.sends(0, client(5000), &request(&pair(1, 0), 1));
+    for i in 1..8 {
+        cluster.sends(0, client(5000 + i), &request(&pair(1, 0), 10 + u32::from(i)));
+    }
+    cluster.pass(600 * MILLI);
+    for i in 0..8 {
+        cluster.sends(1, client(6000 + i), &request(&pair(1, 0), 30 + u32::from(i)));
+    }
+    assert_eq!(cluster.owner(1), Some(1));
+    let here: Vec<_> = (0..8).map(|i| client(6000 + i)).collect();
+    let stage = &mut cluster.shards[1];
+    assert_eq!(stage.dropped(DropReason::PathsFull), 0);
+    assert!(here.iter().all(|address| stage.view().addresses.contains(address)));
+    let verdict = stage.rtc_sends(client(7000), &request(&pair(1, 0), 50));
+    assert_eq!(verdict, Verdict::Drop(DropReason::PathsFull), "these are eight again");
 }
 
 #[test]

@@ -274,7 +274,7 @@ fn a_proven_request_longer_than_a_frame_is_not_kept() {
 #[test]
 fn every_drop_of_stun_is_told_from_the_others_and_has_a_label_of_its_own() {
     let stun: Vec<_> = DropReason::ALL.iter().filter(|reason| reason.is_stun()).collect();
-    assert_eq!(stun.len(), 13, "{stun:?}");
+    assert_eq!(stun.len(), 14, "{stun:?}");
     assert!(!DropReason::UnprovenAddress.is_stun() && !DropReason::NoPath.is_stun());
     let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
     labels.sort_unstable();
