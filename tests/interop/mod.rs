@@ -2,6 +2,7 @@
 //! and str0m.
 
 mod api;
+mod direct;
 mod isolation;
 mod leaks;
 mod media;

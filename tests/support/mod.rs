@@ -4,6 +4,7 @@ pub mod aiortc;
 pub mod browser;
 pub mod caller;
 pub mod cluster;
+pub mod direct;
 pub mod fuzz;
 pub mod fuzz_rtc;
 pub mod fuzz_sdp;
