@@ -36,7 +36,7 @@ pub struct WebRtcSession {
     pub traffic: Traffic,
     /// Streams seen in the clear.
     pub ssrcs: Ssrcs,
-    /// Whether RTP or RTCP has passed.
+    /// Whether RTP, RTCP or data of a data channel has passed.
     pub has_media: bool,
     /// Whether the engine has a port for it. Nothing passes before.
     pub has_port: bool,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Proven, STRANGE, is_alert, keep};
+use super::{Proven, STRANGE, is_alert, is_media, keep};
 use crate::protocol::demux::Kind;
 use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Check, Class, IntegrityKey, Message, Method};
@@ -51,13 +51,11 @@ impl Shard {
         session.traffic.client_in.add(bytes.len());
         session.traffic.origin_out.add(bytes.len());
         self.counters.webrtc.origin_out.add(bytes.len());
-        if kind != Kind::Dtls {
-            session.has_media = true;
-            if kind == Kind::Rtp
-                && let Ok(header) = RtpHeader::parse(bytes)
-            {
-                session.ssrcs.note(header.ssrc);
-            }
+        session.has_media |= is_media(kind, bytes);
+        if kind == Kind::Rtp
+            && let Ok(header) = RtpHeader::parse(bytes)
+        {
+            session.ssrcs.note(header.ssrc);
         }
         let entrance = Entrance { listener, local: datagram.local };
         let has_moved = session.paths.hear_media(address, entrance, now);

@@ -73,8 +73,21 @@ fn is_alert(kind: Kind, datagram: &[u8]) -> bool {
     kind == Kind::Dtls && datagram.first() == Some(&ALERT)
 }
 
+/// Whether a datagram carries what the session is for: RTP or RTCP, or a data channel's records. What DTLS 1.3 encrypts
+/// does not tell its type (RFC 9147, section 4), and begins when keys are agreed on.
+fn is_media(kind: Kind, datagram: &[u8]) -> bool {
+    match kind {
+        Kind::Rtp | Kind::Rtcp => true,
+        Kind::Dtls => matches!(datagram.first(), Some(&(APPLICATION_DATA | 32..=63))),
+        Kind::Stun | Kind::Zrtp | Kind::TurnChannel | Kind::Quic | Kind::Unknown => false,
+    }
+}
+
 /// The reason for dropping a datagram that belongs to no protocol of a WebRTC session.
 const STRANGE: Verdict = Verdict::Drop(DropReason::NotWebRtc);
 
 /// ContentType of an alert.
 const ALERT: u8 = 21;
+
+/// ContentType of application data.
+const APPLICATION_DATA: u8 = 23;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{STRANGE, along, is_alert, out_of};
+use super::{STRANGE, along, is_alert, is_media, out_of};
 use crate::protocol::demux::Kind;
 use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Class, Message, with_mapped_address};
@@ -28,13 +28,11 @@ impl Shard {
             return Verdict::Drop(DropReason::StalePort);
         };
         session.heard_origin = now;
-        if kind != Kind::Dtls {
-            session.has_media = true;
-            if kind == Kind::Rtp
-                && let Ok(header) = RtpHeader::parse(bytes)
-            {
-                session.ssrcs.note(header.ssrc);
-            }
+        session.has_media |= is_media(kind, bytes);
+        if kind == Kind::Rtp
+            && let Ok(header) = RtpHeader::parse(bytes)
+        {
+            session.ssrcs.note(header.ssrc);
         }
         let is_closing = if is_alert(kind, bytes) {
             session.alerted(Side::Origin, now)

@@ -130,3 +130,20 @@ fn a_direct_session_that_is_over_is_no_candidate_again_for_a_minute() {
     stage.pass(60 * SECOND);
     assert_eq!(stage.rtc_sends(client(5000), &request(&pair, 3)), Verdict::Taken);
 }
+
+/// The first bytes of a DTLS record: application data of DTLS 1.2, and anything encrypted of DTLS 1.3 (RFC 9147,
+/// section 4).
+const APPLICATION_DATA: [u8; 2] = [23, 0x2E];
+
+#[test]
+fn a_session_that_carries_data_channels_alone_is_established_too() {
+    for first in APPLICATION_DATA {
+        let mut stage = Stage::webrtc();
+        let session = stage.validated(1, client(5000));
+        stage.rtc_sends(client(5000), &client_hello());
+        stage.origin_sends(session, &[22, 0xFE, 0xFD, 0]);
+        assert_eq!(stage.views()[0].state, "connecting");
+        stage.rtc_sends(client(5000), &[first, 0xFE, 0xFD, 0, 1]);
+        assert_eq!(stage.views()[0].state, "established", "{first}");
+    }
+}
