@@ -88,7 +88,8 @@ fn without_the_flag_nothing_passes_and_a_counter_says_why() {
     let origin = DirectOrigin::start("d");
     let relay = WebRtcRelay::start(&["--origin", &origin.flag("d")]);
     let mut client = DirectClient::dial(&Dial::new(relay.media, &fresh_ufrag(), &origin));
-    let is_counted = client.until(|_| relay.sum("ringway_drops_total", "stun_unknown_ufrag") >= 3.0);
+    let is_counted =
+        client.until(|_| relay.sum("ringway_drops_total", "stun_unknown_ufrag") >= 3.0);
     assert!(is_counted);
     assert!(relay.sum("ringway_stun_rejected_total", "\"unknown_ufrag\"") >= 3.0);
     assert_eq!((origin.datagrams(), sessions(&relay)), (0, vec![]));
@@ -242,13 +243,13 @@ fn a_client_of_a_dead_origin_is_let_go_and_who_dials_next_meets_one_that_lives()
 fn sessions_are_served_on_whichever_shard_their_clients_come_to() {
     let origin = DirectOrigin::start("d");
     let relay = relay_to(&[origin.flag("d")], &["--shards", "2"]);
-    let mut clients: Vec<_> =
-        (0..16).map(|_| connected(&relay, &fresh_ufrag(), &origin)).collect();
+    let mut clients: Vec<_> = (0..16).map(|_| connected(&relay, &fresh_ufrag(), &origin)).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         assert_eq!(client.exchange(&number.to_string()), format!("d: {number}"));
     }
     let shown = relay.wait_for_sessions(16);
-    let shards: BTreeSet<_> = shown.iter().filter_map(|session| session["shard"].as_u64()).collect();
+    let shards: BTreeSet<_> =
+        shown.iter().filter_map(|session| session["shard"].as_u64()).collect();
     assert_eq!(shards, BTreeSet::from([0, 1]));
 }
 
