@@ -272,7 +272,7 @@ impl Shard {
         if asked.as_ref().is_some_and(|kept| kept.client.address != client.address) {
             return Verdict::Drop(DropReason::StunUndecided);
         }
-        let Some(request) = keep(message.as_bytes(), listener, client, message) else {
+        let Some(mut request) = keep(message.as_bytes(), listener, client, message) else {
             return Verdict::Drop(DropReason::StunMalformed);
         };
         if let Some(kept) = asked {
@@ -286,9 +286,17 @@ impl Shard {
         if self.outbox.is_backlogged() {
             return Verdict::Drop(DropReason::OutboxFull);
         }
+        let nobodys = Claim::Elsewhere { quiet_until: now };
+        if let Claim::Asked { request: mut unanswered, .. } =
+            std::mem::replace(&mut expectation.claim, nobodys)
+        {
+            // What was kept before still counts: a copy of it that comes from elsewhere is one.
+            unanswered.replace(*request);
+            request = unanswered;
+        }
         let question = PathRequest {
             session: expectation.session.id,
-            client: client.address,
+            client: request.client.address,
             transaction: request.transaction,
             nominated: request.nominated,
         };

@@ -97,6 +97,31 @@ fn the_addresses_of_before_a_move_keep_no_room_from_those_of_after() {
 }
 
 #[test]
+fn a_captured_request_does_not_take_the_place_of_the_clients_while_control_is_slow() {
+    let mut stage = Stage::webrtc();
+    stage.expect(1, 0).unwrap();
+    stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 1));
+    stage.pass(250 * MILLI);
+    stage.take_events();
+    stage.rtc_sends(client(6666), &nomination(&pair(1, 0), 1));
+    assert!(stage.asked().is_some_and(|path| path.client == client(5000)));
+    stage.own(1, None).unwrap();
+    assert_eq!(stage.view().addresses, [client(5000)]);
+}
+
+#[test]
+fn what_was_kept_before_control_was_asked_again_cannot_be_repeated_from_elsewhere() {
+    let mut stage = Stage::webrtc();
+    stage.expect(1, 0).unwrap();
+    stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 1));
+    stage.pass(250 * MILLI);
+    stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 2));
+    stage.own(1, None).unwrap();
+    let verdict = stage.rtc_sends(client(6666), &nomination(&pair(1, 0), 1));
+    assert_eq!(verdict, Verdict::Drop(DropReason::StunReplayed));
+}
+
+#[test]
 fn a_shard_that_does_not_own_a_session_has_nothing_to_yield() {
     let mut stage = Stage::webrtc();
     assert!(stage.yield_to(path(1, 5000, true)).is_none());
