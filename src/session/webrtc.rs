@@ -36,6 +36,10 @@ pub struct WebRtcSession {
     pub traffic: Traffic,
     /// Streams seen in the clear.
     pub ssrcs: Ssrcs,
+    /// Since when this shard has had a port for it.
+    pub owned_since: Instant,
+    /// Whether the client has nominated a path of this shard.
+    pub is_nominated: bool,
     /// Whether RTP, RTCP or data of a data channel has passed.
     pub has_media: bool,
     /// Whether the engine has a port for it. Nothing passes before.
@@ -141,6 +145,8 @@ impl WebRtcSession {
             traffic: Traffic::default(),
             ssrcs: Ssrcs::default(),
             has_media: false,
+            owned_since: now,
+            is_nominated: false,
             has_port: false,
             closing: None,
             suspected: None,
@@ -165,6 +171,8 @@ impl WebRtcSession {
             traffic,
             ssrcs,
             has_media: handover.has_media,
+            owned_since: now,
+            is_nominated: false,
             has_port: false,
             closing: None,
             suspected: None,
@@ -208,10 +216,25 @@ impl WebRtcSession {
         self.paths.selected().map(|path| &path.client).or(waiting)
     }
 
-    /// Whether the client has sent media so lately that it is at home where it is.
-    pub fn is_in_use(&self, now: Instant) -> bool {
-        self.heard_client_media
-            .is_some_and(|heard| now.saturating_duration_since(heard) < paths::SILENCE)
+    /// Whether the session may go to another shard, where its client has proven an address with a request that carries
+    /// USE-CANDIDATE or does not. Its media stays here as long as it is wanted here: a request that merely tries another
+    /// path, as agents do all the time, interrupts nothing. Where no path has been chosen yet all get their turn.
+    pub fn may_leave(&self, now: Instant, nominated: bool) -> bool {
+        let since = |then: Instant| now.saturating_duration_since(then);
+        // A client that nominates two paths in turn must not toss its session to and fro.
+        if since(self.owned_since) < paths::SILENCE {
+            return false;
+        }
+        if nominated {
+            return self.heard_client_media.is_none_or(|heard| since(heard) >= paths::SILENCE);
+        }
+        let has_sent = self.heard_client_media.is_some();
+        let patience = match self.signalled.role {
+            Role::Publish if has_sent => paths::SILENCE,
+            Role::Publish | Role::Play => SPARSE_SILENCE,
+        };
+        let is_chosen = self.is_nominated || has_sent;
+        !is_chosen || self.paths.selected().is_none_or(|path| since(path.heard) >= patience)
     }
 
     /// One side has sent a DTLS alert, encrypted or not. Returns whether the session is closing now and was not before.
@@ -226,14 +249,14 @@ impl WebRtcSession {
     }
 
     /// Media (DTLS that is no alert, RTP, RTCP) has come from `side` while the session was closing. An alert is taken
-    /// back by media that its own sender goes on sending, beyond what the network may have put behind the alert, and by
-    /// media that the other side still sends when the alert must have reached it.
+    /// back by its own sender only, who goes on beyond what the network may have put behind it: then it was a warning or
+    /// a forgery. What the other side still sends says nothing, for the alert may have been lost on its way there.
     pub fn not_yet(&mut self, side: Side, now: Instant) {
-        if let Some(Closing { by: ClosedBy::Alert(alerted), since, .. }) = self.closing {
-            let patience = if side == alerted { REORDERING } else { ALERT_UNDERWAY };
-            if now.saturating_duration_since(since) >= patience {
-                self.closing = None;
-            }
+        if let Some(Closing { by: ClosedBy::Alert(alerted), since, .. }) = self.closing
+            && side == alerted
+            && now.saturating_duration_since(since) >= REORDERING
+        {
+            self.closing = None;
         }
     }
 
@@ -333,8 +356,9 @@ pub const ALERT_LINGER: Duration = Duration::from_secs(3);
 /// How long datagrams that were sent before an alert may come after it.
 const REORDERING: Duration = Duration::from_millis(200);
 
-/// How long an alert may take to the other side, and what that one sent meanwhile back here.
-const ALERT_UNDERWAY: Duration = Duration::from_secs(1);
+/// Silence after which a client that sends little may have left a path: a player reports about once per second, and a
+/// browser checks a path every two and a half.
+const SPARSE_SILENCE: Duration = Duration::from_secs(3);
 
 /// How long the pairs before an ICE restart outlive the first request with the new one.
 pub const RETIREMENT: Duration = Duration::from_secs(30);

@@ -28,13 +28,16 @@ pub fn rtc_origin() -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 7], 8000))
 }
 
+/// Sessions from this number on play.
+pub const FIRST_PLAYER: u64 = 1000;
+
 pub fn signalled(id: u64) -> Arc<Signalled> {
     Arc::new(Signalled {
         id: RtcId(id),
         origin: OriginId(3),
         address: rtc_origin(),
         stream: StreamKey::canonical(DEFAULT_VHOST, &format!("live/rtc{id}")).unwrap(),
-        role: Role::Publish,
+        role: if id < FIRST_PLAYER { Role::Publish } else { Role::Play },
     })
 }
 

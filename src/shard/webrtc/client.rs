@@ -219,6 +219,7 @@ impl Shard {
         let is_new = session.paths.prove(path);
         // A repeated nomination is an old one: the client may have chosen again since.
         let entrance = path.entrance();
+        session.is_nominated |= nominated;
         let is_choice = nominated && seen == Seen::Never;
         let has_moved = is_choice && session.paths.nominate(address, entrance, now);
         let pair = Arc::clone(request.pair);

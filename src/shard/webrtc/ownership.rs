@@ -117,6 +117,7 @@ impl Shard {
             return;
         };
         session.has_port = true;
+        session.owned_since = now;
         session.heard_client = now;
         session.heard_origin = now;
         let (id, created, kept) = (session.signalled.id, session.created, session.kept.take());
@@ -201,18 +202,17 @@ impl Shard {
     }
 
     /// A session moves to where its client wants it or has gone. A request that has been seen from another address is
-    /// somebody's copy, while the same one from the same address is the client's patience (RFC 8489 section 6.2.1); and
-    /// one that merely tries another path must not interrupt media.
+    /// somebody's copy, while the same one from the same address is the client's patience (RFC 8489 section 6.2.1).
     fn is_to_move(&mut self, now: Instant, key: SessionKey, path: &PathRequest) -> bool {
         let Some(session) = self.table.webrtc_mut(key) else {
             return false;
         };
         // Even if nothing moves: the request must not come here a second time, from where somebody else wants it.
         let seen = session.replay.note(path.transaction, AddressKey::of(path.client));
-        if seen == Seen::Elsewhere || !session.has_port || session.closing.is_some() {
-            return false;
-        }
-        session.paths.is_silent(now) || (path.nominated && !session.is_in_use(now))
+        seen != Seen::Elsewhere
+            && session.has_port
+            && session.closing.is_none()
+            && session.may_leave(now, path.nominated)
     }
 
     fn hand_over(&mut self, now: Instant, id: RtcId, key: SessionKey) -> Option<Handover> {

@@ -116,24 +116,37 @@ fn what_was_under_way_when_the_alert_came_does_not_take_it_back() {
 }
 
 #[test]
-fn media_that_goes_on_after_an_alert_keeps_the_session() {
+fn media_that_goes_on_after_an_alert_of_the_same_side_keeps_the_session() {
     for is_clients in [true, false] {
         let mut stage = Stage::webrtc();
         let session = stage.validated(1, client(5000));
-        stage.rtc_sends(client(5000), &alert());
-        live(&mut stage, 10, |stage| {
+        let say = |stage: &mut Stage, datagram: &[u8]| {
             if is_clients {
-                stage.rtc_sends(client(5000), &rtp(7, 1));
+                stage.rtc_sends(client(5000), datagram);
             } else {
-                stage.origin_sends(session, &rtp(9, 1));
+                stage.origin_sends(session, datagram);
             }
-        });
+        };
+        say(&mut stage, &alert());
+        live(&mut stage, 10, |stage| say(stage, &rtp(7, 1)));
         assert!(stage.rtc_ended().is_empty());
         // A later alert counts again.
-        stage.rtc_sends(client(5000), &alert());
+        say(&mut stage, &alert());
         stage.pass(3 * SECOND + 20 * MILLI);
         assert_eq!(stage.rtc_ended(), [(1, EndReason::DtlsClosed)]);
     }
+}
+
+#[test]
+fn an_origin_that_has_missed_its_clients_alert_does_not_keep_the_session() {
+    let mut stage = Stage::webrtc();
+    let session = stage.validated(1, client(5000));
+    stage.rtc_sends(client(5000), &alert());
+    for _ in 0..31 {
+        stage.pass(100 * MILLI);
+        stage.origin_sends(session, &rtp(9, 1));
+    }
+    assert_eq!(stage.rtc_ended(), [(1, EndReason::DtlsClosed)]);
 }
 
 #[test]

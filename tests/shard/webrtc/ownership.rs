@@ -144,12 +144,57 @@ fn a_session_stays_where_its_media_is_even_if_another_path_is_nominated() {
 fn a_session_without_media_stays_unless_the_other_path_is_nominated() {
     let mut stage = Stage::webrtc();
     stage.validated(1, client(5000));
-    stage.pass(100 * MILLI);
-    assert!(stage.yield_to(path(2, 5001, false)).is_none());
-    let handover = stage.yield_to(path(3, 5001, true)).expect("an idle path");
+    stage.rtc_sends(client(5000), &nomination(&pair(1, 0), 2));
+    stage.pass(600 * MILLI);
+    assert!(stage.yield_to(path(3, 5001, false)).is_none());
+    let handover = stage.yield_to(path(4, 5001, true)).expect("an idle path");
     assert_eq!(handover.addresses().collect::<Vec<_>>(), [client(5000)]);
     assert_eq!(stage.shard.counters().webrtc.established, 0);
     assert!(stage.rtc_ended().is_empty(), "a move is no end");
+}
+
+#[test]
+fn a_client_that_has_chosen_no_path_gets_answers_on_each_in_turn() {
+    let mut stage = Stage::webrtc();
+    stage.validated(1, client(5000));
+    for id in 2..6 {
+        stage.pass(100 * MILLI);
+        stage.rtc_sends(client(5000), &request(&pair(1, 0), id));
+        assert!(stage.yield_to(path(100 + id, 5001, false)).is_none(), "not yet");
+    }
+    stage.pass(100 * MILLI);
+    assert!(stage.yield_to(path(200, 5001, false)).is_some());
+}
+
+#[test]
+fn two_paths_that_are_nominated_in_turn_do_not_toss_a_session_to_and_fro() {
+    let mut cluster = Cluster::new(2);
+    cluster.expect(1, 0);
+    let mut moves = 0;
+    for round in 0..50 {
+        let before = cluster.owner(1);
+        cluster.sends(0, client(5000), &nomination(&pair(1, 0), 1 + 2 * round));
+        cluster.sends(1, client(5001), &nomination(&pair(1, 0), 2 + 2 * round));
+        moves += u32::from(before.is_some() && cluster.owner(1) != before);
+        cluster.pass(100 * MILLI);
+    }
+    assert!((1..=10).contains(&moves), "{moves} moves in five seconds");
+}
+
+#[test]
+fn a_check_of_another_path_takes_no_media_from_a_player_who_reports_now_and_then() {
+    let mut stage = Stage::webrtc();
+    let check = |number| PathRequest { session: RtcId(FIRST_PLAYER), ..path(number, 5001, false) };
+    let session = stage.validated(FIRST_PLAYER, client(5000));
+    stage.rtc_sends(client(5000), &nomination(&pair(FIRST_PLAYER, 0), 2));
+    for id in 3..20 {
+        stage.rtc_sends(client(5000), &rtcp(7));
+        stage.pass(900 * MILLI);
+        assert!(stage.yield_to(check(100 + id)).is_none());
+        assert_eq!(stage.origin_sends(session, &rtp(9, 1)), to_client(client(5000)));
+    }
+    stage.pass(2_200 * MILLI);
+    assert!(stage.yield_to(check(200)).is_some(), "it has gone");
 }
 
 #[test]
@@ -278,7 +323,7 @@ fn a_dual_stack_client_of_a_first_moment_ends_with_one_owner() {
     cluster.sends(0, client(5000), &request(&pair(1, 0), 1));
     cluster.sends(1, v6, &request(&pair(1, 0), 2));
     assert_eq!(cluster.owner(1), Some(0), "the first one stays");
-    cluster.pass(100 * MILLI);
+    cluster.pass(500 * MILLI);
     cluster.sends(1, v6, &nomination(&pair(1, 0), 3));
     assert_eq!(cluster.owner(1), Some(1), "the client's choice");
     let session = cluster.key(1);
@@ -332,7 +377,9 @@ fn an_address_proven_before_a_move_has_to_be_proven_again_when_the_session_comes
     let mut cluster = Cluster::new(2);
     cluster.expect(1, 0);
     cluster.sends(0, client(5000), &request(&pair(1, 0), 1));
+    cluster.pass(500 * MILLI);
     cluster.sends(1, client(5001), &nomination(&pair(1, 0), 2));
+    cluster.pass(500 * MILLI);
     cluster.sends(0, client(5002), &nomination(&pair(1, 0), 3));
     assert_eq!(cluster.owner(1), Some(0));
     let session = cluster.key(1);
