@@ -48,27 +48,32 @@ impl<'a> Dial<'a> {
 /// The end that dials.
 pub struct DirectClient {
     socket: UdpSocket,
-    address: SocketAddr,
+    /// What it believes to be its address.
+    believed: SocketAddr,
     end: End,
 }
 
 impl DirectClient {
     pub fn dial(dial: &Dial<'_>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        let config = config(dial.ufrag).set_dtls_version(dial.dtls);
+        let believed = socket.local_addr().unwrap();
+        let mut config = config(dial.ufrag).set_dtls_version(dial.dtls);
+        // Ten checks a second, so that whoever moves is found soon, for as long as a test may take.
+        config.set_max_stun_rto(Duration::from_millis(100));
+        config.set_initial_stun_rto(Duration::from_millis(100));
+        config.set_max_stun_retransmits(100);
         let mut rtc = config.build(Instant::now());
-        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        rtc.add_local_candidate(Candidate::host(believed, "udp").unwrap());
         rtc.add_remote_candidate(Candidate::host(dial.relay, "udp").unwrap());
         let mut api = rtc.direct_api();
         api.set_ice_controlling(true);
         api.set_remote_ice_credentials(credentials(dial.ufrag, dial.password));
         api.set_remote_fingerprint(dial.fingerprint.clone());
-        Self { socket, address, end: End::open(rtc, true) }
+        Self { socket, believed, end: End::open(rtc, true) }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.socket.local_addr().unwrap()
     }
 
     /// Lives on until `is_so`. Returns whether that came to pass within the patience.
@@ -82,7 +87,7 @@ impl DirectClient {
             }
             wait(&self.socket, next);
             if let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
-                self.end.receive(&buffer[..length], source, self.address);
+                self.end.receive(&buffer[..length], source, self.believed);
             }
             self.end.advance();
         }
@@ -91,7 +96,7 @@ impl DirectClient {
 
     /// Waits until DTLS and the data channel are up.
     pub fn connect(&mut self) {
-        assert!(self.until(|end| end.is_open), "{} does not connect", self.address);
+        assert!(self.until(|end| end.is_open), "{} does not connect", self.believed);
     }
 
     /// Sends `text` and waits for the origin's echo of it.
@@ -147,6 +152,7 @@ impl DirectOrigin {
             certificate,
             fingerprint: fingerprint.clone(),
             ends: HashMap::new(),
+            by_address: HashMap::new(),
             seen: Arc::clone(&seen),
         };
         let thread = std::thread::spawn({
@@ -187,8 +193,10 @@ struct Listener {
     address: SocketAddr,
     certificate: DtlsCert,
     fingerprint: Fingerprint,
-    /// By where they come from, as each session has a port of its own.
-    ends: HashMap<SocketAddr, End>,
+    /// By ufrag, whose ports may change.
+    ends: HashMap<String, End>,
+    /// Whose port that is.
+    by_address: HashMap<SocketAddr, String>,
     seen: Arc<Seen>,
 }
 
@@ -215,14 +223,16 @@ impl Listener {
     }
 
     fn receive(&mut self, datagram: &[u8], source: SocketAddr) {
-        if !self.ends.contains_key(&source)
-            && let Some(ufrag) = ufrag_of(datagram)
-        {
+        if let Some(ufrag) = ufrag_of(datagram) {
             self.seen.clients.lock().unwrap().insert(ufrag.clone(), source);
-            let end = self.accept(&ufrag);
-            self.ends.insert(source, end);
+            if !self.ends.contains_key(&ufrag) {
+                let end = self.accept(&ufrag);
+                self.ends.insert(ufrag.clone(), end);
+            }
+            self.by_address.insert(source, ufrag);
         }
-        if let Some(end) = self.ends.get_mut(&source) {
+        let ufrag = self.by_address.get(&source);
+        if let Some(end) = ufrag.and_then(|ufrag| self.ends.get_mut(ufrag)) {
             end.receive(datagram, source, self.address);
         }
     }

@@ -14,6 +14,7 @@
 
 use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use siphasher::sip::SipHasher13;
@@ -53,7 +54,7 @@ pub(super) fn pick_direct<'a>(
     directory
         .origins()
         .filter(|origin| directory.is_alive(origin, now) && origin.takes(Kind::Direct))
-        .max_by_key(|origin| (!origin.is_failing(now), weight(client, origin)))
+        .max_by_key(|origin| (!origin.is_failing(now), weight(client, origin.direct_address())))
 }
 
 /// Where the other members of the caller's bonding group are.
@@ -101,24 +102,22 @@ fn least_loaded<'a>(
     is_eligible: impl Fn(&Origin) -> bool,
 ) -> Option<&'a Origin> {
     let stream = wish.stream.as_str();
-    directory
-        .origins()
-        .filter(|origin| is_eligible(origin) && origin.takes(wish.kind))
-        .min_by_key(|origin| (origin.sessions(), Reverse(weight(stream, origin))))
+    directory.origins().filter(|origin| is_eligible(origin) && origin.takes(wish.kind)).min_by_key(
+        |origin| (origin.sessions(), Reverse(weight(stream, signalled_address(origin)))),
+    )
 }
 
 /// The same for all protocols, so that a stream is at one origin even where two relays see one half
-/// of it each. The hash has no key, so that all relays agree; a client who steers a tie gains
-/// nothing by it.
-fn weight(name: &str, origin: &Origin) -> u64 {
-    let address = origin
-        .srt_address()
-        .or_else(|| origin.rtc_address())
-        .or_else(|| origin.api_address())
-        .or_else(|| origin.direct_address());
+/// of it each.
+fn signalled_address(origin: &Origin) -> Option<SocketAddr> {
+    origin.srt_address().or_else(|| origin.rtc_address()).or_else(|| origin.api_address())
+}
+
+/// The hash has no key, so that all relays agree; a client who steers a tie gains nothing by it.
+fn weight(name: &str, origin: Option<SocketAddr>) -> u64 {
     let mut hasher = SipHasher13::new();
     name.hash(&mut hasher);
-    address.hash(&mut hasher);
+    origin.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -482,6 +481,23 @@ mod tests {
         }
         assert_eq!(clients_of.len(), 4);
         assert!(clients_of.values().all(|&clients| clients > 50), "{clients_of:?}");
+    }
+
+    #[test]
+    fn relays_that_know_more_or_less_of_an_origin_give_it_the_same_clients_without_signalling() {
+        let now = Instant::now();
+        let origin = |host, srt| {
+            let origin = StaticOrigin::at(&format!("p{host}"), IpAddr::from([10, 0, 0, host]));
+            StaticOrigin { srt, direct: Some(4001), ..origin }
+        };
+        let few = [origin(1, None), origin(2, None)];
+        let more = [origin(1, Some(10080)), origin(2, None)];
+        let [few, more] = [few, more].map(|origins| Directory::new(now, &origins, TTL));
+        for n in 0..50 {
+            let client = format!("libp2p+webrtc+v1/{n}");
+            let pick = |directory| pick_direct(directory, now, &client).map(Origin::id);
+            assert_eq!(pick(&few), pick(&more), "{client}");
+        }
     }
 
     #[test]
