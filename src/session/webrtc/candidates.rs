@@ -1,10 +1,12 @@
 //! Clients without signalling that wait for control to take them.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::KeptRequest;
 use crate::protocol::ice::Ufrag;
+use crate::session::budget::Prefix;
 
 /// The waiting clients, oldest first, at most [`Candidates::MAX`]. When it is full the newest is turned away: a flood
 /// cannot push out who came before it.
@@ -22,6 +24,10 @@ impl Candidates {
     /// Clients that may wait.
     pub const MAX: usize = 32;
 
+    /// Those of them that may be at one address. Whom control wants leaves at once and whom it refuses stays until he is
+    /// given up, so one client above its limits could fill the queue.
+    pub const MAX_PER_CLIENT: usize = 8;
+
     /// The ufrag that both halves of `username` are, if it is one that such clients make up.
     pub fn ufrag_of(username: &[u8]) -> Option<&str> {
         let (ours, theirs) = std::str::from_utf8(username).ok()?.split_once(':')?;
@@ -29,10 +35,14 @@ impl Candidates {
         is_one.then_some(ours)
     }
 
-    /// Whether another client may wait.
-    pub fn has_room(&mut self, now: Instant) -> bool {
+    /// Whether another client may wait, who is at `source`.
+    pub fn has_room_for(&mut self, source: IpAddr, now: Instant) -> bool {
         self.expire(now);
-        self.0.len() < Self::MAX
+        let prefix = Prefix::of_client(source);
+        let is_of_it = |candidate: &&Candidate| {
+            Prefix::of_client(candidate.request.client.address.ip()) == prefix
+        };
+        self.0.len() < Self::MAX && self.0.iter().filter(is_of_it).count() < Self::MAX_PER_CLIENT
     }
 
     /// The request that is kept for a waiting client.

@@ -331,7 +331,7 @@ impl Shard {
         if self.draining || self.table.is_full() || self.outbox.is_backlogged() {
             return Verdict::Drop(DropReason::StunUnknownUfrag);
         }
-        if !self.candidates.has_room(now) {
+        if !self.candidates.has_room_for(client.address.ip(), now) {
             return Verdict::Drop(DropReason::CandidateQueueFull);
         }
         self.candidates.wait(ufrag, request, now);

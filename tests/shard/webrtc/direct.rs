@@ -1,5 +1,6 @@
 //! Clients without signalling (`--webrtc-direct`).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,7 +86,8 @@ fn the_thirty_third_candidate_is_turned_away_until_others_have_given_up() {
     let mut stage = direct();
     for i in 0..32 {
         let bytes = request(&direct_pair(&format!("c{i:03}")), 1);
-        assert_eq!(stage.rtc_sends(client(5000), &bytes), Verdict::Taken);
+        let source = SocketAddr::from(([203, 0, 113, i], 5000));
+        assert_eq!(stage.rtc_sends(source, &bytes), Verdict::Taken);
     }
     let one_more = request(&direct_pair("more"), 1);
     let verdict = stage.rtc_sends(client(5000), &one_more);
@@ -93,6 +95,19 @@ fn the_thirty_third_candidate_is_turned_away_until_others_have_given_up() {
     assert_eq!(candidates(&mut stage).len(), 32);
     stage.pass(3 * SECOND);
     assert_eq!(stage.rtc_sends(client(5000), &one_more), Verdict::Taken);
+}
+
+#[test]
+fn one_address_that_control_refuses_leaves_the_queue_to_others() {
+    let mut stage = direct();
+    for i in 0..32 {
+        stage.rtc_sends(client(5000 + i), &request(&direct_pair(&format!("c{i:03}")), 1));
+    }
+    let others = SocketAddr::from(([198, 51, 100, 1], 5000));
+    let verdict = stage.rtc_sends(others, &request(&direct_pair("other"), 1));
+    assert_eq!(verdict, Verdict::Taken);
+    assert_eq!(stage.dropped(DropReason::CandidateQueueFull), 24);
+    assert_eq!(candidates(&mut stage).len(), 9);
 }
 
 #[test]
