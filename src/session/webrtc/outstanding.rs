@@ -29,10 +29,11 @@ pub struct Asked {
 }
 
 impl Outstanding {
-    /// Requests remembered. Above it the oldest gives way.
+    /// Requests remembered. Above it the oldest gives way, of those without a proof first.
     pub const MAX: usize = 32;
 
-    /// Remembers a request.
+    /// Remembers a request. One without a proof, which anybody can send in the client's name, takes no place from one
+    /// with.
     pub fn note(
         &mut self,
         transaction: TransactionId,
@@ -41,9 +42,20 @@ impl Outstanding {
         pair: Option<Arc<Pair>>,
         now: Instant,
     ) {
-        self.0.retain(|asked| asked.transaction != transaction && asked.is_alive(now));
+        let is_proven = pair.is_some();
+        self.0.retain(|asked| {
+            let gives_way = asked.transaction == transaction && (is_proven || asked.pair.is_none());
+            !gives_way && asked.is_alive(now)
+        });
+        if !is_proven && self.0.iter().any(|asked| asked.transaction == transaction) {
+            return;
+        }
         if self.0.len() >= Self::MAX {
-            self.0.pop_front();
+            let unproven = self.0.iter().position(|asked| asked.pair.is_none());
+            let Some(oldest) = unproven.or(is_proven.then_some(0)) else {
+                return;
+            };
+            self.0.remove(oldest);
         }
         self.0.push_back(Asked { transaction, address, entrance, pair, at: now });
     }
@@ -99,5 +111,34 @@ mod tests {
         }
         let known: Vec<u8> = (0..40).filter(|&number| knows(&outstanding, number, t0)).collect();
         assert_eq!(known, (8..40).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn who_has_proven_nothing_takes_no_place_from_who_has() {
+        let t0 = Instant::now();
+        let key = crate::protocol::stun::IntegrityKey::new(b"password");
+        let pair = Arc::new(Pair { username: "o:c".into(), key });
+        let address = AddressKey::of(SocketAddr::from(([203, 0, 113, 9], 5000)));
+        let entrance = Entrance { listener: ListenerIndex(0), local: None };
+        let mut outstanding = Outstanding::default();
+        for number in [100, 101] {
+            let (transaction, pair) = (TransactionId([number; 12]), Some(Arc::clone(&pair)));
+            outstanding.note(transaction, address, entrance, pair, t0);
+        }
+        for number in (0..40).chain([101]) {
+            note(&mut outstanding, number, t0);
+        }
+        for number in [100, 101] {
+            let asked = outstanding.find(TransactionId([number; 12]), t0);
+            assert!(asked.is_some_and(|asked| asked.pair.is_some()), "{number}");
+        }
+        assert!(knows(&outstanding, 39, t0) && !knows(&outstanding, 0, t0));
+        for number in 200..240 {
+            let (transaction, pair) = (TransactionId([number; 12]), Some(Arc::clone(&pair)));
+            outstanding.note(transaction, address, entrance, pair, t0);
+        }
+        note(&mut outstanding, 1, t0);
+        assert!(!knows(&outstanding, 1, t0) && !knows(&outstanding, 100, t0));
+        assert!(knows(&outstanding, 208, t0) && knows(&outstanding, 239, t0));
     }
 }
