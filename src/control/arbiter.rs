@@ -432,6 +432,19 @@ impl Arbiter {
         failures
     }
 
+    /// The relay quits, and does not wait long for clients that have not come.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let by = now + LAST_CALL;
+        let is_later = |record: &Record| record.validate_by.is_some_and(|at| at > by);
+        let late = self.records.iter().filter(|(_, record)| is_later(record));
+        for id in late.map(|(&id, _)| id).collect::<Vec<_>>() {
+            if let Some(record) = self.records.get_mut(&id) {
+                record.validate_by = Some(by);
+            }
+            self.schedule(id);
+        }
+    }
+
     fn give_up(&mut self, now: Instant, id: RtcId) -> Option<(Failure, Option<Box<Resource>>)> {
         let record = self.records.get_mut(&id)?;
         let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
@@ -528,6 +541,9 @@ impl Then {
 
 /// From the HTTP answer to the client's first proven request.
 pub(super) const VALIDATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same while the relay quits: who has an answer comes within some hundred milliseconds, or FFmpeg's
+/// five seconds, or never.
+const LAST_CALL: Duration = Duration::from_secs(5);
 /// For the answers of all shards to an expectation. Each takes microseconds.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Names that one session keeps others from using. ICE restarts add to them without end, and a
@@ -1051,6 +1067,14 @@ mod tests {
         let forget = Told::Finish(EndReason::NeverValidated, Duration::ZERO);
         assert_eq!(stage.told(), to_all(&forget));
         assert!(stage.arbiter.ended(1, id, EndReason::NeverValidated).is_some());
+    }
+
+    #[test]
+    fn a_relay_that_quits_waits_five_seconds_for_clients_that_have_not_come() {
+        let (mut stage, _) = Stage::expected("o:c");
+        stage.arbiter.hurry(stage.now);
+        assert_eq!(stage.arbiter.expire(stage.now + LAST_CALL / 2).len(), 0);
+        assert_eq!(stage.arbiter.expire(stage.now + LAST_CALL).len(), 1);
     }
 
     #[test]

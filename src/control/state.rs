@@ -306,6 +306,7 @@ impl State {
             Some(Step::Drain) => {
                 tracing::info!(sessions, "quitting: new sessions are refused, live ones may end");
                 self.shards.tell_all(|| Command::Drain(true));
+                self.arbiter.hurry(now);
             }
             Some(Step::CloseAll) => {
                 tracing::info!(sessions, "quitting: the sessions that are left are ended");
