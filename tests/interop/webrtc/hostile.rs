@@ -140,6 +140,7 @@ fn a_flood_of_guesses_and_forgeries_costs_live_sessions_nothing_and_no_memory() 
     let overflows = relay.sum("ringway_receive_queue_overflows_total", "");
     for (sent, back) in sent {
         let lost = sent - back;
+        println!("{lost} of {sent} lost, {overflows} dropped by the kernel, {flood} of the flood");
         assert!(f64::from(lost) <= overflows, "{lost} of {sent} lost, {overflows} by the kernel");
         assert!(lost <= sent / 5, "{lost} of {sent} lost, {overflows} by the kernel");
     }
