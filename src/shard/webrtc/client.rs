@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Proven, STRANGE, is_alert, is_media, keep};
+use super::{Proven, STRANGE, keep, note_media};
 use crate::protocol::demux::Kind;
-use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Check, Class, IntegrityKey, Message, Method};
 use crate::session::expected::{Claim, Found, QUESTION_LIFE};
 use crate::session::table::AddressKey;
@@ -51,22 +50,9 @@ impl Shard {
         session.traffic.client_in.add(bytes.len());
         session.traffic.origin_out.add(bytes.len());
         self.counters.webrtc.origin_out.add(bytes.len());
-        session.has_media |= is_media(kind, bytes);
-        if kind == Kind::Rtp
-            && let Ok(header) = RtpHeader::parse(bytes)
-        {
-            session.ssrcs.note(header.ssrc);
-        }
         let entrance = Entrance { listener, local: datagram.local };
         let has_moved = session.paths.hear_media(address, entrance, now);
-        let is_closing = if is_alert(kind, bytes) {
-            session.alerted(Side::Client, now)
-        } else {
-            if session.closing.is_some() {
-                session.not_yet(Side::Client, now);
-            }
-            false
-        };
+        let is_closing = note_media(session, Side::Client, kind, bytes, now);
         if has_moved || is_closing {
             self.reschedule(key);
         }

@@ -11,13 +11,15 @@ mod ownership;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{DropReason, ListenerIndex, Peer, Port, Protocol, Route, Shard, Verdict, send};
 use crate::protocol::demux::Kind;
+use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Message, TransactionId};
-use crate::session::Pair;
 use crate::session::table::AddressKey;
-use crate::session::webrtc::{Entrance, KeptRequest, Path};
+use crate::session::webrtc::{Entrance, KeptRequest, Path, Side};
+use crate::session::{Pair, WebRtcSession};
 
 /// A binding request that names one of the expected sessions and knows its password.
 struct Proven<'a> {
@@ -65,6 +67,28 @@ fn along(path: &Path) -> Route {
 /// The way to a client through this entrance.
 fn out_of(Entrance { listener, local }: Entrance, address: SocketAddr) -> Route {
     Route { port: Port::Listener(listener), to: Some(Peer { address, local }) }
+}
+
+/// Notes what DTLS, RTP and RTCP of one side show in the clear. Returns whether they begin the session's end.
+#[inline]
+fn note_media(
+    session: &mut WebRtcSession,
+    side: Side,
+    kind: Kind,
+    datagram: &[u8],
+    now: Instant,
+) -> bool {
+    session.has_media |= is_media(kind, datagram);
+    if kind == Kind::Rtp
+        && let Ok(header) = RtpHeader::parse(datagram)
+    {
+        session.ssrcs.note(header.ssrc);
+    }
+    if is_alert(kind, datagram) {
+        return session.alerted(side, now);
+    }
+    session.not_yet(side, now);
+    false
 }
 
 /// Whether a DTLS datagram begins with an alert (RFC 6347, section 4.1; RFC 5246, section 6.2.1). Encryption does not

@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use super::{STRANGE, along, is_alert, is_media, out_of};
+use super::{STRANGE, along, note_media, out_of};
 use crate::protocol::demux::Kind;
-use crate::protocol::rtp::RtpHeader;
 use crate::protocol::stun::{Class, Message, with_mapped_address};
 use crate::session::webrtc::{KeptRequest, Side};
 use crate::shard::{DropReason, SessionKey, Shard, Verdict};
@@ -28,20 +27,7 @@ impl Shard {
             return Verdict::Drop(DropReason::StalePort);
         };
         session.heard_origin = now;
-        session.has_media |= is_media(kind, bytes);
-        if kind == Kind::Rtp
-            && let Ok(header) = RtpHeader::parse(bytes)
-        {
-            session.ssrcs.note(header.ssrc);
-        }
-        let is_closing = if is_alert(kind, bytes) {
-            session.alerted(Side::Origin, now)
-        } else {
-            if session.closing.is_some() {
-                session.not_yet(Side::Origin, now);
-            }
-            false
-        };
+        let is_closing = note_media(session, Side::Origin, kind, bytes, now);
         session.traffic.origin_in.add(bytes.len());
         let route = session.paths.selected().map(along);
         if route.is_some() {
