@@ -2,6 +2,8 @@
 //! make panic.
 
 pub mod demux;
+#[cfg(test)]
+mod hex;
 pub mod ice;
 pub mod rtp;
 pub mod sdp;

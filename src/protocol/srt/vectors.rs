@@ -1,5 +1,7 @@
 //! Packets for the tests of this module, as real peers sent them.
 
+pub(super) use crate::protocol::hex::bytes;
+
 /// Induction request of a libsrt 1.5.1 caller on 127.0.0.1.
 pub(super) const INDUCTION: &str = "
     8000000000000000000000d90000000000000004000000020c3c99c7000005dc00002000
@@ -39,11 +41,3 @@ pub(super) const CONCLUSION_V4: &str = "
     80000000000000000000000700000000
     00000004000000020000002a000005dc00000064ffffffff00274921001234560100007f
     000000000000000000000000";
-
-/// Reads hexadecimal digits; spaces and line ends between them do not count.
-pub(super) fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u32> =
-        hex.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).unwrap()).collect();
-    assert!(digits.len().is_multiple_of(2), "half a byte in {hex}");
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
-}

@@ -3,6 +3,7 @@
 
 use super::header::{COOKIE, TransactionId};
 use super::integrity::IntegrityKey;
+pub(super) use crate::protocol::hex::bytes;
 
 /// Password of the messages of RFC 5769.
 pub(super) const RFC_5769_PASSWORD: &[u8] = b"VOkJxbRl1RmTxUk/WvJxBt";
@@ -96,12 +97,4 @@ pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut whole = [&kind.to_be_bytes()[..], &length.to_be_bytes(), value].concat();
     whole.resize(whole.len().next_multiple_of(4), 0x20);
     whole
-}
-
-/// Reads hexadecimal digits; spaces and line ends between them do not count.
-pub(super) fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u32> =
-        hex.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).unwrap()).collect();
-    assert!(digits.len().is_multiple_of(2), "half a byte in {hex}");
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
 }
