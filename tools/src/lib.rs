@@ -36,6 +36,7 @@ pub mod pair;
 pub mod payload;
 pub mod registration;
 pub mod report;
+pub mod result;
 pub mod rig;
 pub mod run;
 pub mod sockets;

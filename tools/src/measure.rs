@@ -158,7 +158,7 @@ fn backlog_drops_in(table: &str) -> u64 {
 }
 
 /// What a figure needs beside it to mean anything.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Host {
     /// Of the machine.
     pub hostname: String,
