@@ -25,6 +25,7 @@ pub(super) struct Batch {
     index: FlowIndex,
     runs: Vec<Run>,
     datagrams: usize,
+    bytes: usize,
     messages: Vec<Message>,
     pieces: Vec<iovec>,
 }
@@ -72,6 +73,7 @@ impl Batch {
             index: FlowIndex::new(Self::DATAGRAMS_MAX),
             runs: Vec::with_capacity(Self::DATAGRAMS_MAX),
             datagrams: 0,
+            bytes: 0,
             messages: Vec::with_capacity(Self::DATAGRAMS_MAX),
             pieces: Vec::with_capacity(Self::DATAGRAMS_MAX),
         }
@@ -86,10 +88,26 @@ impl Batch {
         self.datagrams >= Self::DATAGRAMS_MAX
     }
 
+    /// Datagrams in it.
+    pub(super) fn len(&self) -> usize {
+        self.datagrams
+    }
+
+    /// Of payload.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Different ones.
+    pub(super) fn routes(&self) -> usize {
+        self.flows.len()
+    }
+
     /// Puts one datagram behind the others of its route. Its bytes stay where they are until
     /// `clear`.
     pub(super) fn push(&mut self, route: Route, datagram: &[u8]) {
         self.datagrams += 1;
+        self.bytes += datagram.len();
         let flow = self.flow(route);
         let Some(flow) = self.flows.get_mut(flow as usize) else {
             return;
@@ -159,6 +177,7 @@ impl Batch {
         self.index.clear();
         self.runs.clear();
         self.datagrams = 0;
+        self.bytes = 0;
         self.messages.clear();
         self.pieces.clear();
     }

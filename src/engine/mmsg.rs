@@ -20,6 +20,7 @@ use super::EngineError;
 use super::cmsg::Ancillary;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::memory::Mapping;
+use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, last_errno};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -100,7 +101,7 @@ impl Mmsg {
             return Ok(());
         };
         let socket = socket.raw();
-        if !pool.has_room() {
+        if !pool.has_room() || Portion::is_enough(&self.lane.batch) {
             self.flush(now);
             pool.reuse();
         }
@@ -255,6 +256,7 @@ pub(super) struct Pool {
     buffers: Mapping,
     payload_bytes: usize,
     used: usize,
+    portion: Portion,
     headers: Vec<mmsghdr>,
     slots: Vec<Slot>,
 }
@@ -296,7 +298,14 @@ impl Pool {
         };
         let slots = (0..receives).map(slot).collect();
         let headers = (0..receives).map(|_| mmsghdr { msg_hdr: empty_header(), msg_len: 0 });
-        Ok(Self { headers: headers.collect(), buffers, payload_bytes, used: 0, slots })
+        Ok(Self {
+            headers: headers.collect(),
+            buffers,
+            payload_bytes,
+            used: 0,
+            portion: Portion::new(),
+            slots,
+        })
     }
 
     /// Whether a socket can take its full share of a turn.
@@ -309,21 +318,24 @@ impl Pool {
         self.used = 0;
     }
 
-    /// Fills up to [`RECEIVES_MAX`] further slots with what has arrived. Which, or the errno.
+    /// Fills a portion of further slots, at most [`RECEIVES_MAX`], with what has arrived. Which, or the errno.
     pub(super) fn receive(&mut self, socket: RawFd) -> Result<Range<usize>, i32> {
-        let first = self.used;
+        let (first, receives) = (self.used, self.portion.receives().min(RECEIVES_MAX));
         let slots = self.slots.iter_mut().skip(first);
-        for (header, slot) in self.headers.iter_mut().skip(first).zip(slots).take(RECEIVES_MAX) {
+        for (header, slot) in self.headers.iter_mut().skip(first).zip(slots).take(receives) {
             slot.address(&mut header.msg_hdr);
         }
         let headers = self.headers.get_mut(first..).unwrap_or_default();
-        let count = headers.len().min(RECEIVES_MAX) as u32;
+        let count = headers.len().min(receives) as u32;
         let (headers, timeout) = (headers.as_mut_ptr(), std::ptr::null_mut());
         // SAFETY: `count` headers point at slots and buffers of this pool. Nothing else does: what
         // the batch under way points at lies in slots before `used`.
         let received =
             unsafe { libc::recvmmsg(socket, headers, count, libc::MSG_DONTWAIT as _, timeout) };
         let received = usize::try_from(received).map_err(|_| last_errno())?;
+        for header in self.headers.iter().skip(first).take(received) {
+            self.portion.note(header.msg_len as usize);
+        }
         self.used += received;
         Ok(first..self.used)
     }

@@ -17,6 +17,7 @@ mod lane;
 mod memory;
 mod mmsg;
 mod offload;
+mod portion;
 mod ports;
 mod send;
 mod sockaddr;

@@ -24,6 +24,10 @@ pub struct SessionTable {
     by_socket_id: HashMap<FlowKey, u32, SeedableRandomState>,
     /// Where WebRTC clients have proven to be. Up to [`Paths::MAX`](super::webrtc::Paths::MAX) per session.
     by_address: HashMap<AddressKey, u32, SeedableRandomState>,
+    /// What was found last by socket ID, and by address: the datagrams of a train or a burst ask for the same again and
+    /// again. Forgotten whenever a session leaves or an address changes hands.
+    last_flow: Option<(FlowKey, u32)>,
+    last_address: Option<(AddressKey, u32)>,
     /// Handshakes under way per client.
     undecided_by_client: HashMap<Prefix, u32, SeedableRandomState>,
     /// Above it, new sessions are refused and live ones are kept.
@@ -62,6 +66,8 @@ impl SessionTable {
             by_caller: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
             by_socket_id: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
             by_address: HashMap::with_capacity_and_hasher(webrtc, hasher.clone()),
+            last_flow: None,
+            last_address: None,
             undecided_by_client: HashMap::with_hasher(hasher.clone()),
             sessions_max,
         }
@@ -178,7 +184,15 @@ impl SessionTable {
         client: SocketAddr,
         destination: SocketId,
     ) -> Option<(SessionKey, &mut Session)> {
-        let slot = *self.by_socket_id.get(&FlowKey::new(client, destination))?;
+        let flow = FlowKey::new(client, destination);
+        let slot = match self.last_flow {
+            Some((last, slot)) if last == flow => slot,
+            Some(_) | None => {
+                let slot = *self.by_socket_id.get(&flow)?;
+                self.last_flow = Some((flow, slot));
+                slot
+            }
+        };
         match self.tenants.get_mut(slot as usize)? {
             Tenant { generation, body: Body::Srt(session) } => {
                 Some((SessionKey { slot, generation: *generation }, session))
@@ -190,7 +204,14 @@ impl SessionTable {
     /// The session whose client has proven to be at `address`.
     #[inline]
     pub fn by_address(&mut self, address: AddressKey) -> Option<(SessionKey, &mut WebRtcSession)> {
-        let slot = *self.by_address.get(&address)?;
+        let slot = match self.last_address {
+            Some((last, slot)) if last == address => slot,
+            Some(_) | None => {
+                let slot = *self.by_address.get(&address)?;
+                self.last_address = Some((address, slot));
+                slot
+            }
+        };
         match self.tenants.get_mut(slot as usize)? {
             Tenant { generation, body: Body::WebRtc(session) } => {
                 Some((SessionKey { slot, generation: *generation }, session))
@@ -204,6 +225,7 @@ impl SessionTable {
         if self.webrtc_mut(key).is_none() {
             return;
         }
+        self.last_address = None;
         if let Some(slot) = self.by_address.insert(address, key.slot)
             && slot != key.slot
             && let Some(Tenant { body: Body::WebRtc(loser), .. }) =
@@ -215,6 +237,7 @@ impl SessionTable {
 
     /// Makes a session no longer found by `address`, which may be another's by now.
     pub fn release_address(&mut self, key: SessionKey, address: AddressKey) {
+        self.last_address = None;
         if self.by_address.get(&address) == Some(&key.slot) {
             self.by_address.remove(&address);
         }
@@ -246,6 +269,7 @@ impl SessionTable {
     /// Takes an SRT session out, and every way to find it.
     pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
         self.srt_mut(key)?;
+        self.last_flow = None;
         let Body::Srt(session) = self.tenants.remove(key.slot as usize).body else {
             unreachable!("`srt_mut` has just found an SRT session under this key");
         };
@@ -263,6 +287,7 @@ impl SessionTable {
     /// Takes a WebRTC session out, and every way to find it.
     pub fn remove_webrtc(&mut self, key: SessionKey) -> Option<WebRtcSession> {
         self.webrtc_mut(key)?;
+        self.last_address = None;
         let Body::WebRtc(session) = self.tenants.remove(key.slot as usize).body else {
             unreachable!("`webrtc_mut` has just found a WebRTC session under this key");
         };

@@ -285,3 +285,16 @@ fn nobody_comes_in_while_everybody_is_sent_away() {
     assert_eq!(stage.answer().kind, 1007);
     assert_eq!(stage.shard.counters().sessions, 0);
 }
+
+#[test]
+fn the_slot_of_a_session_that_was_heard_last_and_has_ended_is_not_confused_with_its_next_tenant() {
+    let mut stage = Stage::new();
+    let old = stage.established(client(5000), 77, 4242);
+    stage.client_sends(client(5000), &packets::data(4242, 9, b"last"));
+    stage.client_sends(client(5000), &packets::shutdown(4242));
+    stage.pass(3 * SECOND);
+    let new = stage.established(client(6000), 88, 5252);
+    assert_eq!(new.slot, old.slot, "the slot is used again");
+    let verdict = stage.client_sends(client(5000), &packets::data(4242, 10, b"late"));
+    assert_eq!(verdict, Verdict::Drop(DropReason::UnknownSocketId));
+}

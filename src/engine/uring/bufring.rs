@@ -5,8 +5,8 @@
 //!
 //! The kernel takes buffers in the order in which they are published, so a ring that offered all of
 //! them would walk through all of their memory, and every train would be copied into and out of
-//! lines that the CPU's cache has long forgotten. So the ring offers a few, and of the others those
-//! first that came back last. It offers more when the kernel has run out of them.
+//! lines that the CPU's cache has long forgotten. So the ring offers a portion, and of the others
+//! those first that came back last.
 //!
 //! ```text
 //! one buffer: | io_uring_recvmsg_out | name | control | payload ...      |
@@ -22,6 +22,7 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::engine::memory::Mapping;
+use crate::engine::portion::Portion;
 
 /// The buffers of one ring. It outlives the ring: the kernel writes into it until the ring is
 /// closed.
@@ -35,10 +36,8 @@ pub(in crate::engine) struct BufRing {
     tail: Cell<u16>,
     /// Buffers that the kernel was shown and that nobody has taken since.
     offered: Cell<u16>,
-    /// How many may be offered at once.
-    depth: Cell<u16>,
-    /// The kernel has found none since the last `publish`.
-    was_short: Cell<bool>,
+    /// How many to offer at once.
+    portion: Cell<Portion>,
     /// The others that nobody owns; the one that came back last is the last.
     spare: RefCell<Vec<u16>>,
     /// Buffers that are owned by somebody here.
@@ -49,11 +48,6 @@ impl BufRing {
     /// Room for what the kernel writes in front of the payload. Keeps payloads of neighbours apart,
     /// too.
     const HEADROOM: usize = 128;
-
-    /// Buffers that are offered at least: two portions of a multishot receive, which takes 32 at
-    /// once. 64 trains fit into a second-level cache of 2 to 4 MiB together with what the kernel
-    /// needs.
-    const DEPTH_MIN: u16 = 64;
 
     /// `count` buffers, a power of two up to 32,768, for `payload_bytes` each.
     ///
@@ -68,8 +62,7 @@ impl BufRing {
             stride,
             tail: Cell::new(0),
             offered: Cell::new(0),
-            depth: Cell::new(Self::DEPTH_MIN.min(count)),
-            was_short: Cell::new(false),
+            portion: Cell::new(Portion::new()),
             spare: RefCell::new((0..count).rev().collect()),
             lent: Cell::new(0),
         };
@@ -107,16 +100,17 @@ impl BufRing {
     pub(super) unsafe fn take(&self, id: u16, len: usize) -> Buffer<'_> {
         self.offered.set(self.offered.get() - 1);
         self.lent.set(self.lent.get() + 1);
+        let mut portion = self.portion.get();
+        portion.note(len);
+        self.portion.set(portion);
         Buffer { ring: self, id, len: len.min(self.stride) }
     }
 
     /// Shows the kernel as many buffers as it may see, as far as there are any.
     pub(super) fn publish(&self) {
-        if self.was_short.take() {
-            self.depth.set(self.depth.get().saturating_mul(2).min(self.count));
-        }
+        let portion = self.portion.get().receives();
         let mut spare = self.spare.borrow_mut();
-        while self.offered.get() < self.depth.get()
+        while usize::from(self.offered.get()) < portion
             && let Some(id) = spare.pop()
         {
             self.offer(id);
@@ -141,15 +135,10 @@ impl BufRing {
         self.lent.get()
     }
 
-    /// The kernel has found no buffer: from the next `publish` on it is offered twice as many.
-    pub(super) fn note_shortage(&self) {
-        self.was_short.set(true);
-    }
-
-    /// Offers half as many from now on. To be called now and then, so that a depth that some rush
-    /// has needed does not stay.
-    pub(super) fn relax(&self) {
-        self.depth.set((self.depth.get() / 2).max(Self::DEPTH_MIN).min(self.count));
+    /// Whether every buffer is offered or owned: the kernel that finds none is short of them, and
+    /// not only at the end of a portion.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.spare.borrow().is_empty()
     }
 
     /// Writes buffer `id` at the tail. The kernel does not see it before the tail is stored.
@@ -255,33 +244,47 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_buffer_that_came_back_last_is_offered_first() {
-        let ring = BufRing::new(128, 100).unwrap();
-        assert_eq!(published(&ring), BufRing::DEPTH_MIN);
-        // SAFETY: the test plays the kernel and hands out two of the buffers that it was offered.
-        let [first, second] = [0, 1].map(|id| unsafe { ring.take(id, 1) });
-        drop(first);
-        drop(second);
-        ring.publish();
-        let offered = [64, 65].map(|position| entry(&ring, position).1);
-        assert_eq!(offered, [1, 0]);
+    /// A ring that has been receiving trains of 42 KB.
+    fn ring_of_trains(count: u16) -> BufRing {
+        let ring = BufRing::new(count, 64 << 10).unwrap();
+        for id in (0..count).cycle().take(100) {
+            // SAFETY: the test plays the kernel and hands each buffer out once before it is back.
+            drop(unsafe { ring.take(id, 42_624) });
+            ring.publish();
+        }
+        ring
     }
 
     #[test]
-    fn the_depth_grows_with_every_shortage_up_to_all_buffers_and_shrinks_again() {
-        let ring = BufRing::new(256, 100).unwrap();
-        let depths = [(); 3].map(|()| {
-            ring.note_shortage();
-            ring.note_shortage(); // By another receive at the same time.
-            ring.publish();
-            published(&ring)
-        });
-        assert_eq!(depths, [128, 256, 256]);
-        for _ in 0..5 {
-            ring.relax();
+    fn of_trains_no_more_are_offered_than_fit_into_the_cache() {
+        let ring = ring_of_trains(128);
+        while ring.offered.get() > 0 {
+            let position = usize::from(published(&ring) - ring.offered.get()) % 128;
+            // SAFETY: the test plays the kernel and hands out what it is offered, once.
+            std::mem::forget(unsafe { ring.take(entry(&ring, position).1, 42_624) });
         }
-        assert_eq!(ring.depth.get(), BufRing::DEPTH_MIN);
+        ring.publish();
+        assert_eq!(ring.offered.get(), 12);
+        assert!(!ring.is_exhausted());
+    }
+
+    #[test]
+    fn the_buffer_that_came_back_last_is_offered_first() {
+        let ring = ring_of_trains(128);
+        let taken: Vec<_> = std::iter::from_fn(|| {
+            (ring.offered.get() > 0).then(|| {
+                let position = usize::from(published(&ring) - ring.offered.get()) % 128;
+                let id = entry(&ring, position).1;
+                // SAFETY: the test plays the kernel and hands out what it is offered, once.
+                (id, unsafe { ring.take(id, 42_624) })
+            })
+        })
+        .collect();
+        let last = taken.last().map(|(id, _)| *id).unwrap();
+        drop(taken);
+        let before = published(&ring);
+        ring.publish();
+        assert_eq!(entry(&ring, usize::from(before) % 128).1, last);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use libc::msghdr;
 use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
+use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -116,9 +117,7 @@ impl<'pool> Uring<'pool> {
             self.take_in(now)?;
             self.lane.shard.handle_timeout(now);
             self.act(now)?;
-            if self.lane.look_after(now) {
-                self.pool.relax();
-            }
+            self.lane.look_after(now);
         }
         self.close(now)
     }
@@ -129,10 +128,9 @@ impl<'pool> Uring<'pool> {
     }
 
     /// Hands the shard what has arrived, and what has arrived meanwhile as long as there seems to
-    /// be more.
+    /// be more and it is worth taking in before the batch leaves; nothing waits for it.
     ///
-    /// One call takes 32 datagrams at most from each socket, and work of about 20 sockets. A deeper
-    /// batch makes longer sends where many sessions are interleaved; nothing waits for it.
+    /// One call takes 32 datagrams at most from each socket, and work of about 20 sockets.
     fn take_in(&mut self, now: Instant) -> Result<(), EngineError> {
         for _ in 0..ROUNDS_MAX {
             let arrived = self.arrived.len();
@@ -142,7 +140,7 @@ impl<'pool> Uring<'pool> {
             if self.is_short_of_buffers() {
                 return self.flush(now);
             }
-            if arrived < BACKLOG || self.is_stopping {
+            if arrived < BACKLOG || self.is_stopping || Portion::is_enough(&self.lane.batch) {
                 break;
             }
             self.pool.publish();
@@ -248,9 +246,8 @@ impl<'pool> Uring<'pool> {
         errno: i32,
     ) -> Result<bool, EngineError> {
         if errno == libc::ENOBUFS {
-            // All buffers were taken. It is armed again after some have come back.
-            self.lane.shard.io().ring_starved += 1;
-            self.pool.note_shortage();
+            // The portion is taken, or all buffers are. It is armed again after some have come back.
+            self.lane.shard.io().ring_starved += u64::from(self.pool.is_exhausted());
             return Ok(true);
         }
         let failure = self.lane.receive_failed(errno);
@@ -514,9 +511,9 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
     Box::new(header)
 }
 
-/// As many completions at once are taken for a sign that there are more: what a multishot receive
-/// takes at once.
-const BACKLOG: usize = 32;
+/// As many completions at once are taken for a sign that there are more: a portion of trains. A
+/// multishot receive takes 32 at once.
+const BACKLOG: usize = 12;
 
 /// How often a wake-up looks for more before it sends.
 const ROUNDS_MAX: usize = 8;
