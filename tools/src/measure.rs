@@ -8,6 +8,7 @@
 use std::fs;
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// A thread of this or another process.
@@ -86,6 +87,74 @@ pub fn is_asleep(thread: ThreadId) -> Option<bool> {
     // The name, in parentheses, may hold anything; the state is the first field behind it.
     let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
     Some(matches!(state, 'S' | 'D'))
+}
+
+/// A thread of a process, with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Which.
+    pub id: ThreadId,
+    /// As `comm` has it, at most 15 bytes.
+    pub name: String,
+}
+
+impl Thread {
+    /// Whether it is a worker of `io_uring`, which the kernel starts inside the process to do what
+    /// would block the thread that asked.
+    #[must_use]
+    pub fn works_for_kernel(&self) -> bool {
+        self.name.starts_with("iou-wrk-") || self.name.starts_with("iou-sqp-")
+    }
+}
+
+/// The threads of a process; none when it has ended.
+#[must_use]
+pub fn threads(pid: i32) -> Vec<Thread> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let thread = |entry: fs::DirEntry| {
+        let tid = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some(Thread { id: ThreadId { pid, tid }, name: name.trim_end().to_owned() })
+    };
+    tasks.flatten().filter_map(thread).collect()
+}
+
+/// The CPUs that a thread may use; none when it has ended.
+#[must_use]
+pub fn cpus_of(thread: ThreadId) -> Vec<usize> {
+    let set = rustix::process::Pid::from_raw(thread.tid)
+        .and_then(|tid| sched_getaffinity(Some(tid)).ok());
+    set.map_or_else(Vec::new, |set| (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Memory of a process that is in use, in bytes.
+///
+/// # Errors
+/// It has ended, or its memory is nobody's business.
+pub fn resident_bytes(pid: i32) -> io::Result<u64> {
+    // Exact, where /proc/<pid>/statm may be some pages per CPU behind.
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    resident_in(&rollup)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "smaps_rollup has no Rss line"))
+}
+
+fn resident_in(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// Raises the number of descriptors that this process may have as far as it may, and says how far.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        // The rest of the process finds out when it runs out of them, which is an error then.
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
 }
 
 /// The thread that does softirq work of `cpu` when there is too much of it to do inline: its time
@@ -233,6 +302,22 @@ mod tests {
     #[test]
     fn a_thread_that_reads_its_own_state_is_not_asleep() {
         assert_eq!(is_asleep(this_thread()), Some(false));
+    }
+
+    #[test]
+    fn the_threads_of_this_process_have_names_and_cpus() {
+        let this = this_thread();
+        let threads = threads(this.pid);
+        let found = threads.iter().find(|thread| thread.id == this);
+        assert!(found.is_some_and(|thread| !thread.name.is_empty() && !thread.works_for_kernel()));
+        assert_eq!(cpus_of(this), allowed_cpus());
+    }
+
+    #[test]
+    fn resident_memory_is_in_kibibytes() {
+        let rollup = "00400000-7fff ---p 0 00:00 0 [rollup]\nRss:       1200 kB\nPss: 900 kB\n";
+        assert_eq!(resident_in(rollup), Some(1_228_800));
+        assert!(resident_bytes(this_thread().pid).is_ok_and(|bytes| bytes > 100_000));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::gate::Gate;
 use crate::generator::{Generator, GeneratorSettings, Roles};
 use crate::measure::CpuTime;
 use crate::origin::{Listener, OriginSettings};
-use crate::subject::Engine;
+use crate::registration::Endpoints;
+use crate::subject::{Engine, Setup, Tuning};
 use crate::worker::Side;
 
 /// Which way the media goes.
@@ -110,7 +111,13 @@ impl Rig {
         let settings = OriginSettings { is_alive: false, socket, ..OriginSettings::new(listen) };
         let mut listener = Listener::new(settings).context("start the origin")?;
         let origin = listener.station().sockets.address()?;
-        let gate = Gate::start(engine, origin, relay_cpu, other_cpus)?;
+        let gate = Gate::start(&Setup {
+            engine,
+            origin: Endpoints::srt(origin),
+            cpus: vec![relay_cpu],
+            other_cpus: other_cpus.to_vec(),
+            tuning: Tuning::default(),
+        })?;
         let roles = match direction {
             Direction::Up => Roles::Publish,
             Direction::Down => Roles::Play,
@@ -219,7 +226,7 @@ impl Rig {
             }
         }
         self.gate.wait_until_idle()?;
-        let cpu = self.gate.cpu()?.since(before);
+        let cpu = self.gate.cpu()?.since(&before);
         self.gate.close()?;
         Ok(Drain { packets: last.1, lost: sent - last.1, cpu, wall_ns: last.0 - start })
     }
