@@ -11,7 +11,11 @@
 //! Nothing is counted here: a counter that somebody reads costs, and what is to be counted follows
 //! from what a kind is.
 
+mod bare;
+mod mmsg;
+mod name;
 mod plain;
+mod tokio;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -25,12 +29,19 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::measure;
+use name::Name;
 
 /// How datagrams are received and sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `epoll`, one `recvfrom` and one `send` per datagram.
     Loop,
+    /// `epoll`, `recvmmsg` and `sendmmsg`.
+    PlainMmsg,
+    /// tokio, a task per session.
+    Tokio,
+    /// As [`Kind::Loop`], without any abstraction.
+    Bare,
 }
 
 impl Kind {
@@ -38,6 +49,9 @@ impl Kind {
     fn run(self, task: Task) -> io::Result<()> {
         match self {
             Self::Loop => plain::run(task),
+            Self::PlainMmsg => mmsg::run(task),
+            Self::Tokio => tokio::run(task),
+            Self::Bare => bare::run(task),
         }
     }
 }
@@ -244,22 +258,24 @@ mod tests {
         assert_eq!(counts.media, Tally { received: counts.media.received, ..Tally::default() });
     }
 
-    fn v4() -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
-    }
-
-    fn v6() -> SocketAddr {
-        SocketAddr::from((Ipv6Addr::LOCALHOST, 0))
+    #[test]
+    fn every_kind_relays_both_ways_complete_and_in_order() {
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1);
+        }
     }
 
     #[test]
-    fn the_loop_relays_both_ways_complete_and_in_order() {
-        assert_relays(Kind::Loop, v4(), 1);
-        assert_relays(Kind::Loop, v6(), 1);
+    fn every_kind_relays_over_ipv6() {
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), 1);
+        }
     }
 
     #[test]
     fn threads_share_the_clients() {
-        assert_relays(Kind::Loop, v4(), 2);
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 2);
+        }
     }
 }

@@ -27,6 +27,12 @@ pub enum Engine {
     Mmsg,
     /// The plain loop of `recvfrom` and `send`.
     Loop,
+    /// A plain relay on `recvmmsg` and `sendmmsg`, without segmentation offload.
+    PlainMmsg,
+    /// A plain relay on tokio.
+    Tokio,
+    /// The plain loop as C would have it, without any abstraction.
+    Bare,
 }
 
 /// What stands behind an [`Engine`].
@@ -43,6 +49,9 @@ impl Engine {
             Self::Uring => ("uring", Kind::Ringway(EngineChoice::Uring)),
             Self::Mmsg => ("mmsg", Kind::Ringway(EngineChoice::Mmsg)),
             Self::Loop => ("loop", Kind::Baseline(baseline::Kind::Loop)),
+            Self::PlainMmsg => ("plain-mmsg", Kind::Baseline(baseline::Kind::PlainMmsg)),
+            Self::Tokio => ("tokio", Kind::Baseline(baseline::Kind::Tokio)),
+            Self::Bare => ("bare", Kind::Baseline(baseline::Kind::Bare)),
         }
     }
 
