@@ -4,9 +4,12 @@
 //! for it (run delay). A measurement is only worth something while the run delay is small: on a
 //! kernel that does not preempt system calls, time that another woken task takes on the same CPU is
 //! billed to the wrong one.
+#![allow(unsafe_code, reason = "getsockopt takes a raw pointer; nothing else here is unsafe")]
 
 use std::fs;
 use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -213,6 +216,31 @@ fn drops_in(table: &str, port: u16) -> u64 {
         .sum()
 }
 
+/// Datagrams dropped because the receive queue of this socket was full.
+///
+/// # Errors
+/// The kernel is older than 4.12, which has no `SO_MEMINFO`.
+pub fn drops_of(socket: &UdpSocket) -> io::Result<u64> {
+    let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the array lives in this frame and its size is passed along; the kernel writes no more
+    // than that, and any bytes are a u32.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let [.., drops] = values;
+    if result == 0 { Ok(u64::from(drops)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Its position in what `SO_MEMINFO` gives (linux/sock_diag.h).
+const SK_MEMINFO_DROPS: usize = 8;
+
 /// Packets that the kernel dropped between a send and a receive queue, on all CPUs since the
 /// machine started: its backlog (`net.core.netdev_max_backlog`) fills up when a busy CPU does not
 /// get to its softirq work.
@@ -318,6 +346,20 @@ mod tests {
         let rollup = "00400000-7fff ---p 0 00:00 0 [rollup]\nRss:       1200 kB\nPss: 900 kB\n";
         assert_eq!(resident_in(rollup), Some(1_228_800));
         assert!(resident_bytes(this_thread().pid).is_ok_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn a_socket_says_how_many_datagrams_did_not_fit() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&socket).set_recv_buffer_size(1).unwrap();
+        let address = socket.local_addr().unwrap();
+        assert_eq!(drops_of(&socket).unwrap(), 0);
+        for _ in 0..100 {
+            socket.send_to(&[0; 1_000], address).unwrap();
+        }
+        socket.set_nonblocking(true).unwrap();
+        let received = (0..100).map_while(|_| socket.recv(&mut [0; 1_000]).ok()).count() as u64;
+        assert_eq!(drops_of(&socket).unwrap(), 100 - received);
     }
 
     #[test]
