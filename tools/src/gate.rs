@@ -65,7 +65,9 @@ pub struct Gate {
     child: Child,
     pid: Pid,
     serving: Serving,
-    /// Of the relay's CPUs.
+    /// Of the relaying threads.
+    cpus: Vec<usize>,
+    /// Of those CPUs.
     softirqs: Vec<ThreadId>,
     /// The child ends when this closes.
     stdin: Option<ChildStdin>,
@@ -75,8 +77,7 @@ impl Gate {
     /// Starts the child and waits until it serves.
     ///
     /// # Errors
-    /// The child cannot be started, or ended with an error, which stands on standard error; or a
-    /// thread of it that does not relay may run where those that do are measured.
+    /// The child cannot be started, or ended with an error, which stands on standard error.
     pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
         let mut child = Command::new(program)
@@ -93,19 +94,20 @@ impl Gate {
             .with_context(|| format!("the relay ({}) did not start", setup.engine.label()))?;
         let pid = Pid::from_child(&child);
         let softirqs = setup.cpus.iter().filter_map(|cpu| measure::ksoftirqd(*cpu)).collect();
-        let gate = Self { child, pid, serving, softirqs, stdin };
-        if !setup.other_cpus.is_empty() {
-            gate.check_placement(&setup.cpus)?;
-        }
-        Ok(gate)
+        let cpus = setup.cpus.clone();
+        Ok(Self { child, pid, serving, cpus, softirqs, stdin })
     }
 
     /// A thread that wakes on the relay's CPU while the relay is inside a long system call takes
-    /// CPU time that is billed to the wrong one, so none may be able to.
-    fn check_placement(&self, relay_cpus: &[usize]) -> anyhow::Result<()> {
+    /// CPU time that is billed to the wrong one. None of the child's may be able to, but those that
+    /// relay.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn check_placement(&self) -> anyhow::Result<()> {
         for thread in measure::threads(self.pid.as_raw_nonzero().get()) {
             let relays = self.serving.threads.contains(&thread.id) || thread.works_for_kernel();
-            let is_there = measure::cpus_of(thread.id).iter().any(|cpu| relay_cpus.contains(cpu));
+            let is_there = measure::cpus_of(thread.id).iter().any(|cpu| self.cpus.contains(cpu));
             anyhow::ensure!(
                 relays || !is_there,
                 "thread {} ({}) of the relay may run on the CPU of its shards",

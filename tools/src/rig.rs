@@ -98,17 +98,8 @@ pub struct Place {
     pub tool_cpus: Vec<usize>,
     /// The loopback address that everything has.
     pub ip: IpAddr,
-    /// Relaying threads.
-    pub shards: u16,
-}
-
-impl Place {
-    /// What a relay for `sessions` is told.
-    #[must_use]
-    pub fn tuning(&self, sessions: usize) -> Tuning {
-        let sessions_at_once = u32::try_from(sessions).unwrap_or(u32::MAX);
-        Tuning { shards: self.shards, sessions_at_once, ..Tuning::default() }
-    }
+    /// What relays are told.
+    pub tuning: Tuning,
 }
 
 /// A relay with connected sessions.
@@ -144,7 +135,7 @@ impl Rig {
             origin: Endpoints::srt(listener.station().sockets.address()?),
             cpus: place.relay_cpus.clone(),
             other_cpus: place.tool_cpus.clone(),
-            tuning: place.tuning(sessions),
+            tuning: place.tuning,
         })?;
         let roles = match direction {
             Direction::Up => Roles::Publish,
@@ -172,6 +163,7 @@ impl Rig {
             memory_per_session: 0.0,
         };
         rig.connect(sessions as u64).with_context(|| format!("engine {}", engine.label()))?;
+        rig.gate.check_placement()?;
         let grown = rig.gate.resident_bytes()?.saturating_sub(before);
         rig.memory_per_session = grown as f64 / sessions as f64;
         rig.own_drops = rig.own_drops_so_far()?;
@@ -189,7 +181,7 @@ impl Rig {
     fn connect(&mut self, sessions: u64) -> anyhow::Result<()> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         loop {
-            self.collect()?;
+            self.collect_and_yield()?;
             let counts = *self.generator.station().counts();
             if counts.connected == sessions {
                 return Ok(());
@@ -213,6 +205,14 @@ impl Rig {
         Ok(())
     }
 
+    /// The same while the relay has more to do than to relay: its control thread may have to share
+    /// this CPU with this thread, whatever the priority that both have been given.
+    fn collect_and_yield(&mut self) -> anyhow::Result<()> {
+        self.collect()?;
+        std::thread::yield_now();
+        Ok(())
+    }
+
     /// What has come out of the relay of the media.
     fn tally(&mut self) -> Tally {
         match self.direction {
@@ -233,7 +233,7 @@ impl Rig {
         let mut quiet_since = clock::now();
         let mut seen = self.datagrams_in();
         while clock::now() - quiet_since < QUIET {
-            self.collect()?;
+            self.collect_and_yield()?;
             let now_seen = self.datagrams_in();
             if now_seen != seen {
                 (seen, quiet_since) = (now_seen, clock::now());

@@ -31,7 +31,7 @@ use crate::measure::{self, CpuTime, Host};
 use crate::report::{grouped, median};
 use crate::result::{Better, Cell, Outcome, name};
 use crate::rig::{Direction, Drain, Place, Rig, Shape};
-use crate::subject::{Engine, IoCounts};
+use crate::subject::{Engine, IoCounts, Tuning};
 use rows::Row;
 use table::Block;
 
@@ -98,7 +98,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     check_descriptors(&rows, &engines, arguments.ipv6)?;
     measure::pin(&place.tool_cpus).context("leave the relay's CPU")?;
     let mut outcome = Outcome::new(METRIC, host);
-    arguments.note(&place, &rows, &mut outcome);
+    arguments.note(&place, &mut outcome);
     print_head(arguments, &place, &outcome.host);
     let mut misses = 0;
     // Rows with the same sessions share them.
@@ -112,7 +112,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
         }
         for row in rows {
             let cells = measure_row(arguments, &mut rigs, *row)?;
-            let block = Block::new(*row, &cells, !arguments.ipv6 && arguments.shards == 1);
+            let block = Block::new(*row, &cells, arguments.is_judged());
             block.print();
             misses += block.misses();
             outcome.cells.extend(cells.into_iter().map(|(_, cell)| cell));
@@ -163,7 +163,10 @@ impl RunArguments {
         } else {
             IpAddr::V4(Ipv4Addr::LOCALHOST)
         };
-        Ok(Place { relay_cpus, tool_cpus, ip, shards: self.shards })
+        let sessions = self.rows().iter().map(|row| row.sessions).max().unwrap_or(0);
+        let sessions_at_once = u32::try_from(sessions).unwrap_or(u32::MAX);
+        let tuning = Tuning { shards: self.shards, sessions_at_once, ..Tuning::default() };
+        Ok(Place { relay_cpus, tool_cpus, ip, tuning })
     }
 
     fn rows(&self) -> Vec<Row> {
@@ -198,8 +201,13 @@ impl RunArguments {
         }
     }
 
+    /// Whether promises apply: they are for one shard, IPv4 and an optimised build.
+    fn is_judged(&self) -> bool {
+        !self.ipv6 && self.shards == 1 && !cfg!(debug_assertions)
+    }
+
     /// What two results must have in common to be compared.
-    fn note(&self, place: &Place, rows: &[Row], outcome: &mut Outcome) {
+    fn note(&self, place: &Place, outcome: &mut Outcome) {
         outcome.note("method", "gated drain");
         outcome.note("rounds", self.rounds);
         outcome.note("drains per round", self.drains);
@@ -209,9 +217,7 @@ impl RunArguments {
         outcome.note("other CPUs", list(&place.tool_cpus));
         outcome.note("address", place.ip);
         outcome.note("run delay at most", format!("{} %", RUN_DELAY_MAX * 100.0));
-        let sessions_max = rows.iter().map(|row| row.sessions).max().unwrap_or(0);
-        let flags = place.tuning(sessions_max).flags();
-        outcome.note("relay flags at most", flags);
+        outcome.note("relay flags", place.tuning.flags());
         outcome.note("socket buffers", "4 MiB asked for, by relay and baselines alike");
         let build = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
         outcome.note("build", format!("{build}, relay and baselines in one program"));
@@ -420,9 +426,31 @@ fn print_head(arguments: &RunArguments, place: &Place, host: &Host) {
         place.ip
     );
     let (relay_cpus, tool_cpus) = (list(&place.relay_cpus), list(&place.tool_cpus));
-    println!("{} relaying thread(s) on CPU {relay_cpus}, all else on {tool_cpus}", place.shards);
+    let threads = match place.tuning.shards {
+        1 => "the relaying thread".to_owned(),
+        shards => format!("{shards} relaying threads"),
+    };
+    println!("CPU {relay_cpus}: {threads}; CPU {tool_cpus}: all else");
+    if cfg!(debug_assertions) {
+        println!("UNOPTIMISED BUILD: these figures say nothing; build with --release");
+    }
+    print_flags(&place.tuning.flags());
     println!("of X: cost as a multiple of X's, median of the ratios within rounds");
+    println!("/recv, /send: datagrams per receive and per send, by the relay's own counters");
     println!();
+}
+
+/// Limits that were raised are part of what was measured, so they stand in the head of the table.
+fn print_flags(flags: &str) {
+    let mut line = "Ringway:".to_owned();
+    for flag in flags.split(" --").map(|flag| flag.trim_start_matches("--")) {
+        if line.len() + flag.len() + 3 > LINE_MAX {
+            println!("{line}");
+            line = "        ".to_owned();
+        }
+        line += &format!(" --{flag}");
+    }
+    println!("{line}");
 }
 
 const METRIC: &str = "CPU ns per packet of the relaying threads, saturated (gated drain)";
@@ -433,6 +461,8 @@ const ALL: [Engine; 6] =
 const DIRECTIONS: [Direction; 2] = [Direction::Up, Direction::Down];
 const SESSIONS: [usize; 3] = [1, 100, 2_000];
 const SHAPES: [Shape; 3] = [Shape::Singles, Shape::Bursts, Shape::Trains];
+/// Columns of a terminal that nobody has widened.
+const LINE_MAX: usize = 80;
 /// Of every media packet, as live SRT has it: seven MPEG transport stream packets.
 const PAYLOAD: u64 = 1_316;
 const RUN_DELAY_MAX: f64 = 0.02;

@@ -206,8 +206,8 @@ impl Bare {
 }
 
 impl Name {
-    /// A place in the table: each word is multiplied into the sum, and the middle of the last
-    /// product depends on all of their bits.
+    /// A place in the table: each word is multiplied into the sum, both halves of the product folded
+    /// into one.
     fn hash(&self, seed: u64) -> u16 {
         let mut sum = seed;
         for word in self.words() {
@@ -228,8 +228,8 @@ fn array<T: Default + Copy, const N: usize>() -> Box<[T; N]> {
 
 /// As many as a `u16` has values, so that no index is out of bounds.
 const TABLE: usize = 1 << 16;
-/// Half of them may exist, so that there is always a free place in the table nearby.
+/// As many, for the same reason; half of them may exist, so that a free place in the table is near.
 const SESSIONS: usize = 1 << 16;
 const NO_TIMEOUT: c_int = -1;
-/// The fraction of the golden ratio, as any odd number with as many ones as zeros would do.
+/// 2^64 divided by the golden ratio, an odd number whose bits look random.
 const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;

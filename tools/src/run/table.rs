@@ -12,7 +12,7 @@ pub(super) struct Block<'a> {
     row: Row,
     subjects: &'a [(Engine, Cell)],
     bases: Vec<Engine>,
-    /// Whether promises apply: they are for one shard and IPv4.
+    /// Whether promises apply.
     is_judged: bool,
 }
 
@@ -39,9 +39,9 @@ impl<'a> Block<'a> {
         let mut text = format!("{} ({})\n", self.row.title(), self.row);
         text += &format!("{:<11} {:>6} {:>11}", "subject", "ns/pkt", "spread");
         for base in &self.bases {
-            text += &format!(" {:>width$}", format!("of {}", base.label()), width = width(*base));
+            text += &format!("  {:<width$}", format!("of {}", base.label()), width = width(*base));
         }
-        text += "  /recv  /send\n";
+        text += " /recv  /send\n";
         for (engine, cell) in self.subjects {
             text += &self.line(*engine, cell);
             text += &self.limits(*engine);
@@ -63,7 +63,7 @@ impl<'a> Block<'a> {
                 Some(false) => "MISS",
                 None => "",
             };
-            line += &format!(" {:>width$}", format!("{ratio} {verdict:<4}"), width = width(*base));
+            line += &format!("  {:<width$}", format!("{ratio} {verdict}"), width = width(*base));
         }
         for batch in [name::RECEIVE_BATCH, name::SEND_BATCH] {
             let batch = cell.figure(batch).map(|figure| format!("{:.1}", figure.median));
@@ -87,8 +87,8 @@ impl<'a> Block<'a> {
         }
         let mut line = format!("{:<30}", "  at most");
         for (base, limit) in self.bases.iter().zip(limits) {
-            let limit = limit.map_or_else(String::new, |limit| format!("{limit:.2}     "));
-            line += &format!(" {limit:>width$}", width = width(*base));
+            let limit = limit.map_or_else(String::new, |limit| format!("{limit:.2}"));
+            line += &format!("  {limit:<width$}", width = width(*base));
         }
         line.trim_end().to_owned() + "\n"
     }
@@ -136,9 +136,9 @@ mod tests {
         assert_eq!(
             text,
             "up, 100 sessions, trains (up-100-trains)\n\
-             subject     ns/pkt      spread   of loop  /recv  /send\n\
-             uring          210     200-220 0.07 ok\n\
-             \x20 at most                      0.10\n\
+             subject     ns/pkt      spread  of loop   /recv  /send\n\
+             uring          210     200-220  0.07 ok\n\
+             \x20 at most                       0.10\n\
              loop          3000   2990-3010\n"
         );
     }
