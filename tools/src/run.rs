@@ -375,7 +375,7 @@ fn cell(
     cell.add(name::RUN_DELAY_PERCENT, "%", Better::Neither, delays);
     cell.add("empty_gate_ns", "ns", Better::Neither, each(|turn| turn.empty_gate_ns as f64));
     let discarded = (turns.len() - good.len()) as f64;
-    cell.add("rounds_discarded", "", Better::Neither, vec![discarded]);
+    cell.add(DISCARDED, "", Better::Neither, vec![discarded]);
     if good.is_empty() {
         cell.void = Some(why_void(turns));
     }
@@ -437,6 +437,9 @@ fn print_head(arguments: &RunArguments, place: &Place, host: &Host) {
     print_flags(&place.tuning.flags());
     println!("of X: cost as a multiple of X's, median of the ratios within rounds");
     println!("/recv, /send: datagrams per receive and per send, by the relay's own counters");
+    println!(
+        "discarded: rounds in which something else ran on the relay's CPU; not in the figures"
+    );
     println!();
 }
 
@@ -454,6 +457,8 @@ fn print_flags(flags: &str) {
 }
 
 const METRIC: &str = "CPU ns per packet of the relaying threads, saturated (gated drain)";
+/// The name of the figure that counts rounds which are in no other figure.
+const DISCARDED: &str = "rounds_discarded";
 /// The relays that others are put in relation to.
 const BASES: [Engine; 4] = [Engine::Loop, Engine::PlainMmsg, Engine::Mmsg, Engine::Bare];
 const ALL: [Engine; 6] =

@@ -5,7 +5,7 @@ use crate::result::{Cell, name};
 use crate::subject::Engine;
 
 use super::rows::Row;
-use super::{BASES, of, total};
+use super::{BASES, DISCARDED, of, total};
 
 /// What is printed of a row.
 pub(super) struct Block<'a> {
@@ -70,7 +70,9 @@ impl<'a> Block<'a> {
             line += &format!(" {:>6}", batch.unwrap_or_default());
         }
         line = line.trim_end().to_owned();
-        for (figure, word) in [(name::LOST, "LOST"), (name::REORDERED, "REORDERED")] {
+        let remarks =
+            [(name::LOST, "LOST"), (name::REORDERED, "REORDERED"), (DISCARDED, "discarded")];
+        for (figure, word) in remarks {
             let total = total(cell, figure);
             if total > 0.0 {
                 line += &format!("  {} {word}", grouped(total as u64));
@@ -148,6 +150,15 @@ mod tests {
         let (text, misses) = text(0.12, true);
         assert_eq!(misses, 1);
         assert!(text.contains("0.12 MISS"), "{text}");
+    }
+
+    #[test]
+    fn rounds_that_were_discarded_are_told() {
+        let mut disturbed = cell(3_000.0, None);
+        disturbed.add(DISCARDED, "", Better::Neither, vec![2.0]);
+        let subjects = [(Engine::Loop, disturbed)];
+        let block = Block::new("up-100-trains".parse().unwrap(), &subjects, true);
+        assert!(block.text().contains("  2 discarded\n"), "{}", block.text());
     }
 
     #[test]
