@@ -1,56 +1,119 @@
-//! The plain relay that engines are compared with: one thread, `epoll`, one `recvfrom` and one
-//! `send` per datagram.
+//! The plain relays that engines are compared with: what a good engineer writes without segmentation
+//! offload and without a ring.
 //!
-//! It does what any first version of a UDP relay does: clients share one socket, each client
+//! Each does what any first version of a UDP relay does: clients share one socket, each client
 //! address gets a connected socket towards the origin, and what comes back on that one goes to that
-//! client. Sockets are non-blocking and emptied up to a bound per wake-up. It knows nothing of SRT,
-//! drops nothing, checks nothing, and never forgets a session: any real relay does more per
-//! datagram.
+//! client. They differ in how datagrams are received and sent, which is all of a [`Kind`]. Sockets
+//! have the buffers that the relay's have; addresses are found by a table with the relay's hasher
+//! (foldhash, seeded), but for [`Kind::Bare`]. They know nothing of SRT, drop nothing, check
+//! nothing, and never forget a session: any real relay does more per datagram.
+//!
+//! Nothing is counted here: a counter that somebody reads costs, and what is to be counted follows
+//! from what a kind is.
 
-use std::collections::HashMap;
+mod bare;
+mod mmsg;
+mod name;
+mod plain;
+mod tokio;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::measure;
+use name::Name;
 
-/// A running baseline relay. Dropping it ends the thread.
+/// How datagrams are received and sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `epoll`, one `recvfrom` and one `send` per datagram.
+    Loop,
+    /// `epoll`, `recvmmsg` and `sendmmsg`.
+    PlainMmsg,
+    /// tokio, a task per session.
+    Tokio,
+    /// As [`Kind::Loop`], without any abstraction.
+    Bare,
+}
+
+impl Kind {
+    /// Relays until told to stop.
+    fn run(self, task: Task) -> io::Result<()> {
+        match self {
+            Self::Loop => plain::run(task),
+            Self::PlainMmsg => mmsg::run(task),
+            Self::Tokio => tokio::run(task),
+            Self::Bare => bare::run(task),
+        }
+    }
+}
+
+/// A running baseline relay. Dropping it ends its threads.
 pub struct Baseline {
     address: SocketAddr,
-    tid: i32,
+    tids: Vec<i32>,
     stop: Arc<OwnedFd>,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Baseline {
-    /// Listens on `listen` and relays to `origin`, pinned to `cpu`.
+    /// Listens on `listen` and relays to `origin`, with one thread for each of `cpus`, pinned to it.
+    /// Several share the clients by `SO_REUSEPORT`.
     ///
     /// # Errors
-    /// The address cannot be bound or the CPU not be had.
-    pub fn start(listen: SocketAddr, origin: SocketAddr, cpu: Option<usize>) -> io::Result<Self> {
-        let clients = open(listen)?;
-        let address = clients.local_addr()?;
+    /// The address cannot be bound or a CPU not be had.
+    pub fn start(
+        kind: Kind,
+        listen: SocketAddr,
+        origin: SocketAddr,
+        cpus: &[Option<usize>],
+    ) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let (started, start) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("baseline".to_owned()).spawn({
-            let stop = Arc::clone(&stop);
-            move || {
-                if let Some(cpu) = cpu {
-                    measure::pin(&[cpu])?;
-                }
-                let mut relay = Loop::new(clients, origin, &stop)?;
-                // Nobody listens when the starter has given up; the stop is on its way then.
-                let _ = started.send(measure::this_thread().tid);
-                relay.run()
+        let mut relay = Self { address: listen, tids: Vec::new(), stop, threads: Vec::new() };
+        // The whole group is bound before the first thread runs: a member that came later would
+        // take clients from the others.
+        let mut group = Vec::new();
+        for _ in cpus {
+            let clients = listener(relay.address, cpus.len() > 1)?;
+            relay.address = clients.local_addr()?;
+            group.push(clients);
+        }
+        for (clients, cpu) in group.into_iter().zip(cpus) {
+            relay.spawn(kind, clients, origin, *cpu)?;
+        }
+        Ok(relay)
+    }
+
+    fn spawn(
+        &mut self,
+        kind: Kind,
+        clients: UdpSocket,
+        origin: SocketAddr,
+        cpu: Option<usize>,
+    ) -> io::Result<()> {
+        let (ready, serving) = mpsc::channel();
+        let task = Task { clients, origin, stop: Arc::clone(&self.stop), ready };
+        let name = format!("baseline-{}", self.threads.len());
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            if let Some(cpu) = cpu {
+                measure::pin(&[cpu])?;
             }
+            kind.run(task)
         })?;
-        match start.recv() {
-            Ok(tid) => Ok(Self { address, tid, stop, thread: Some(thread) }),
+        match serving.recv() {
+            Ok(tid) => {
+                self.tids.push(tid);
+                self.threads.push(thread);
+                Ok(())
+            }
             Err(_) => Err(match thread.join() {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) | Err(_) => {
@@ -66,130 +129,67 @@ impl Baseline {
         self.address
     }
 
-    /// The thread that does it all.
+    /// The threads that do it all.
     #[must_use]
-    pub fn tid(&self) -> i32 {
-        self.tid
+    pub fn tids(&self) -> &[i32] {
+        &self.tids
     }
 }
 
 impl Drop for Baseline {
     fn drop(&mut self) {
-        // Fails only when the counter is full, and then the thread is stopping already.
+        // Fails only when the counter is full, and then the threads are stopping already.
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // Its errors have nobody left to read them.
             let _ = thread.join();
         }
     }
 }
 
-struct Loop {
-    epoll: OwnedFd,
+/// What a thread has to do.
+struct Task {
+    /// Bound and non-blocking.
     clients: UdpSocket,
     origin: SocketAddr,
-    sessions: Vec<Session>,
-    by_client: HashMap<SocketAddr, usize>,
-    buffer: Vec<u8>,
+    /// Readable once the thread is to end; it stays readable, for all threads wait on it.
+    stop: Arc<OwnedFd>,
+    ready: Sender<i32>,
 }
 
-struct Session {
-    client: SocketAddr,
-    /// Connected to the origin.
-    socket: UdpSocket,
-}
-
-impl Loop {
-    fn new(clients: UdpSocket, origin: SocketAddr, stop: &OwnedFd) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        epoll::add(&epoll, &clients, epoll::EventData::new_u64(CLIENTS), epoll::EventFlags::IN)?;
-        Ok(Self {
-            epoll,
-            clients,
-            origin,
-            sessions: Vec::new(),
-            by_client: HashMap::new(),
-            buffer: vec![0; 1 << 11],
-        })
-    }
-
-    fn run(&mut self) -> io::Result<()> {
-        let mut events = Vec::with_capacity(EVENTS);
-        loop {
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            for event in &events {
-                match event.data.u64() {
-                    STOP => return Ok(()),
-                    CLIENTS => self.relay_clients()?,
-                    session => self.relay_origin(usize::try_from(session).unwrap_or(usize::MAX))?,
-                }
-            }
-        }
-    }
-
-    fn relay_clients(&mut self) -> io::Result<()> {
-        for _ in 0..DATAGRAMS_PER_WAKEUP {
-            let Some((length, client)) = received(self.clients.recv_from(&mut self.buffer))? else {
-                break;
-            };
-            let index = match self.by_client.get(&client) {
-                Some(index) => *index,
-                None => self.open_session(client)?,
-            };
-            if let (Some(session), Some(bytes)) =
-                (self.sessions.get(index), self.buffer.get(..length))
-            {
-                sent(session.socket.send(bytes))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn relay_origin(&mut self, index: usize) -> io::Result<()> {
-        let Some(session) = self.sessions.get(index) else {
-            return Ok(());
-        };
-        for _ in 0..DATAGRAMS_PER_WAKEUP {
-            let Some(length) = received(session.socket.recv(&mut self.buffer))? else {
-                break;
-            };
-            if let Some(bytes) = self.buffer.get(..length) {
-                sent(self.clients.send_to(bytes, session.client))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn open_session(&mut self, client: SocketAddr) -> io::Result<usize> {
-        let any = if self.origin.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = open(any.parse().map_err(io::Error::other)?)?;
-        socket.connect(self.origin)?;
-        let index = self.sessions.len();
-        epoll::add(
-            &self.epoll,
-            &socket,
-            epoll::EventData::new_u64(index as u64),
-            epoll::EventFlags::IN,
-        )?;
-        self.sessions.push(Session { client, socket });
-        self.by_client.insert(client, index);
-        Ok(index)
+impl Task {
+    /// Says that whatever could fail has not.
+    fn begin(&self) {
+        // Nobody listens when the starter has given up; the stop is on its way then.
+        let _ = self.ready.send(measure::this_thread().tid);
     }
 }
 
-/// A non-blocking socket with the largest buffers that an unprivileged process may ask for by
-/// default.
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(address)?;
-    socket.set_nonblocking(true)?;
-    let reference = socket2::SockRef::from(&socket);
-    reference.set_recv_buffer_size(SOCKET_BUFFER)?;
-    reference.set_send_buffer_size(SOCKET_BUFFER)?;
+fn listener(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
+    let socket = open(address)?;
+    socket.set_reuse_port(is_shared)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A session's socket.
+fn connected(origin: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = open(origin)?;
+    socket.connect(&origin.into())?;
+    Ok(socket.into())
+}
+
+/// A non-blocking socket with the buffers that the relay asks for, in the way that the relay asks.
+fn open(family: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(family), kind, Some(Protocol::UDP))?;
+    let fd = socket.as_fd();
+    // More than rmem_max needs CAP_NET_ADMIN; without it the kernel cuts the second request down to
+    // rmem_max.
+    sockopt::set_socket_recv_buffer_size_force(fd, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(fd, SOCKET_BUFFER))?;
+    sockopt::set_socket_send_buffer_size_force(fd, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(fd, SOCKET_BUFFER))?;
     Ok(socket)
 }
 
@@ -217,11 +217,16 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
+/// What epoll reports for the stop and for the socket of the clients; below them: a session.
 const STOP: u64 = u64::MAX;
 const CLIENTS: u64 = u64::MAX - 1;
+/// Events of one wake-up.
 const EVENTS: usize = 256;
 /// So that one busy socket does not starve the others.
 const DATAGRAMS_PER_WAKEUP: usize = 64;
+/// Bytes for one datagram, as the relay's buffers without GRO.
+const DATAGRAM_MAX: usize = 1 << 11;
+/// What the relay asks for, too.
 const SOCKET_BUFFER: usize = 4 << 20;
 
 #[cfg(test)]
@@ -230,15 +235,18 @@ mod tests {
     use crate::generator::{Generator, GeneratorSettings};
     use crate::origin::{Origin, OriginSettings};
     use crate::payload::Tally;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    #[test]
-    fn media_passes_in_both_directions_complete_and_in_order() {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    /// Media in both directions, complete and in order.
+    #[track_caller]
+    fn assert_relays(kind: Kind, any: SocketAddr, threads: usize) {
         let origin = Origin::start(OriginSettings::new(any)).unwrap();
-        let relay = Baseline::start(any, origin.address().unwrap(), None).unwrap();
+        let cpus = vec![None; threads];
+        let relay = Baseline::start(kind, any, origin.address().unwrap(), &cpus).unwrap();
+        assert_eq!(relay.tids().len(), threads);
         let settings = GeneratorSettings::new(relay.address(), 20);
         let generator = Generator::start(settings, Vec::new(), true).unwrap();
         assert!(origin.wait_for(PATIENCE, |counts| counts.media.received > 1_000));
@@ -248,5 +256,26 @@ mod tests {
         let tally = origin.counts().media;
         assert_eq!(tally, Tally { received: counts.sent, ..Tally::default() });
         assert_eq!(counts.media, Tally { received: counts.media.received, ..Tally::default() });
+    }
+
+    #[test]
+    fn every_kind_relays_both_ways_complete_and_in_order() {
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1);
+        }
+    }
+
+    #[test]
+    fn every_kind_relays_over_ipv6() {
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), 1);
+        }
+    }
+
+    #[test]
+    fn threads_share_the_clients() {
+        for kind in [Kind::Loop, Kind::PlainMmsg, Kind::Tokio, Kind::Bare] {
+            assert_relays(kind, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 2);
+        }
     }
 }

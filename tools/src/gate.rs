@@ -14,31 +14,28 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::clock::{self, SECOND};
 use crate::measure::{self, CpuTime, ThreadId};
-use crate::registration::Endpoints;
-use crate::subject::{Engine, Subject};
+use crate::subject::{IoCounts, Setup, Subject};
 
 /// `ringway-bench relay`
 #[derive(Clone, Debug, clap::Args)]
 pub struct RelayArguments {
-    /// Which relay
-    #[arg(long, value_enum)]
-    engine: Engine,
-    /// Its only origin
-    #[arg(long)]
-    origin: SocketAddr,
-    /// The CPU of its relaying thread
-    #[arg(long)]
-    cpu: usize,
-    /// The CPUs of everything else in it
-    #[arg(long, value_delimiter = ',')]
-    other_cpus: Vec<usize>,
+    /// A [`Setup`] as JSON
+    #[arg(value_parser = setup)]
+    setup: Setup,
+}
+
+fn setup(json: &str) -> Result<Setup, serde_json::Error> {
+    serde_json::from_str(json)
 }
 
 /// What the child says on its standard output once it serves.
-#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 struct Serving {
     address: SocketAddr,
-    thread: ThreadId,
+    /// Where Ringway's metrics are.
+    system: Option<SocketAddr>,
+    /// Those that relay.
+    threads: Vec<ThreadId>,
 }
 
 /// The child's side: serves until standard input ends.
@@ -46,16 +43,19 @@ struct Serving {
 /// # Errors
 /// The relay does not start.
 pub fn serve(arguments: &RelayArguments) -> anyhow::Result<()> {
-    let every: Vec<usize> = arguments.other_cpus.iter().copied().chain([arguments.cpu]).collect();
-    measure::pin(&every).context("use the CPUs of --cpu and --other-cpus")?;
-    let subject =
-        Subject::start(arguments.engine, Endpoints::srt(arguments.origin), arguments.cpu)?;
-    if !arguments.other_cpus.is_empty() {
-        measure::pin(&arguments.other_cpus)?;
+    let Setup { cpus, other_cpus, .. } = &arguments.setup;
+    let every: Vec<usize> = other_cpus.iter().chain(cpus).copied().collect();
+    measure::pin(&every).context("use the CPUs of the relay")?;
+    // A session is a descriptor. Ringway raises the limit itself, a baseline does not.
+    measure::raise_descriptor_limit();
+    let subject = Subject::start_as(&arguments.setup)?;
+    if !other_cpus.is_empty() {
+        measure::pin(other_cpus)?;
     }
-    let thread = ThreadId { tid: subject.tid, ..measure::this_thread() };
-    let serving = serde_json::to_string(&Serving { address: subject.address, thread })?;
-    writeln!(io::stdout(), "{serving}")?;
+    let pid = measure::this_thread().pid;
+    let threads = subject.tids.iter().map(|tid| ThreadId { pid, tid: *tid }).collect();
+    let serving = Serving { address: subject.address, system: subject.system, threads };
+    writeln!(io::stdout(), "{}", serde_json::to_string(&serving)?)?;
     io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }
@@ -65,7 +65,10 @@ pub struct Gate {
     child: Child,
     pid: Pid,
     serving: Serving,
-    softirq: Option<ThreadId>,
+    /// Of the relaying threads.
+    cpus: Vec<usize>,
+    /// Of those CPUs.
+    softirqs: Vec<ThreadId>,
     /// The child ends when this closes.
     stdin: Option<ChildStdin>,
 }
@@ -75,21 +78,10 @@ impl Gate {
     ///
     /// # Errors
     /// The child cannot be started, or ended with an error, which stands on standard error.
-    pub fn start(
-        engine: Engine,
-        origin: SocketAddr,
-        cpu: usize,
-        other_cpus: &[usize],
-    ) -> anyhow::Result<Self> {
+    pub fn start(setup: &Setup) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("find this program")?;
-        let mut command = Command::new(program);
-        command.args(["relay", "--engine", engine.label()]);
-        command.args(["--origin", &origin.to_string(), "--cpu", &cpu.to_string()]);
-        if !other_cpus.is_empty() {
-            let list: Vec<String> = other_cpus.iter().map(usize::to_string).collect();
-            command.args(["--other-cpus", &list.join(",")]);
-        }
-        let mut child = command
+        let mut child = Command::new(program)
+            .args(["relay", &serde_json::to_string(setup)?])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -99,15 +91,43 @@ impl Gate {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).context("wait for the relay")?;
         let serving = serde_json::from_str(&line)
-            .with_context(|| format!("the relay ({}) did not start", engine.label()))?;
+            .with_context(|| format!("the relay ({}) did not start", setup.engine.label()))?;
         let pid = Pid::from_child(&child);
-        Ok(Self { child, pid, serving, softirq: measure::ksoftirqd(cpu), stdin })
+        let softirqs = setup.cpus.iter().filter_map(|cpu| measure::ksoftirqd(*cpu)).collect();
+        let cpus = setup.cpus.clone();
+        Ok(Self { child, pid, serving, cpus, softirqs, stdin })
+    }
+
+    /// A thread that wakes on the relay's CPU while the relay is inside a long system call takes
+    /// CPU time that is billed to the wrong one. None of the child's may be able to, but those that
+    /// relay.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn check_placement(&self) -> anyhow::Result<()> {
+        for thread in measure::threads(self.pid.as_raw_nonzero().get()) {
+            let relays = self.serving.threads.contains(&thread.id) || thread.works_for_kernel();
+            let is_there = measure::cpus_of(thread.id).iter().any(|cpu| self.cpus.contains(cpu));
+            anyhow::ensure!(
+                relays || !is_there,
+                "thread {} ({}) of the relay may run on the CPU of its shards",
+                thread.id.tid,
+                thread.name
+            );
+        }
+        Ok(())
     }
 
     /// Where SRT callers connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.serving.address
+    }
+
+    /// The threads that relay.
+    #[must_use]
+    pub fn threads(&self) -> &[ThreadId] {
+        &self.serving.threads
     }
 
     /// Stops the child; none of its threads runs when this returns.
@@ -134,29 +154,77 @@ impl Gate {
         kill_process(self.pid, Signal::CONT).context("let the relay go on")
     }
 
-    /// What the relaying thread has used so far, with the softirq work that the kernel moved into a
-    /// thread.
+    /// What the relaying threads have used so far.
     ///
     /// # Errors
     /// The child has ended.
-    pub fn cpu(&self) -> anyhow::Result<CpuTime> {
-        let thread = CpuTime::of(self.serving.thread).context("read the relay's CPU time")?;
-        // The softirq thread's run delay says nothing about the relay's.
-        let softirq =
-            self.softirq.and_then(|softirq| CpuTime::of(softirq).ok()).unwrap_or_default();
-        Ok(CpuTime { cpu_ns: thread.cpu_ns + softirq.cpu_ns, ..thread })
+    pub fn cpu(&self) -> anyhow::Result<CpuReading> {
+        let of = |thread: &ThreadId| CpuTime::of(*thread).context("read the relay's CPU time");
+        let threads = self.serving.threads.iter().map(of).collect::<anyhow::Result<_>>()?;
+        let kernel_ns = |thread: &ThreadId| CpuTime::of(*thread).map_or(0, |time| time.cpu_ns);
+        let workers = measure::threads(self.pid.as_raw_nonzero().get());
+        let workers = workers.iter().filter(|thread| thread.works_for_kernel());
+        let helpers = self.softirqs.iter().copied().chain(workers.map(|thread| thread.id));
+        Ok(CpuReading { threads, kernel_ns: helpers.map(|thread| kernel_ns(&thread)).sum() })
     }
 
-    /// Waits until the relaying thread sleeps. It is watched from another CPU and not disturbed.
+    /// What Ringway has counted so far; `None` for baselines. The child must not be stopped.
+    ///
+    /// # Errors
+    /// Ringway does not answer.
+    pub fn io(&self) -> anyhow::Result<Option<IoCounts>> {
+        self.serving.system.map(IoCounts::read).transpose()
+    }
+
+    /// Memory of the child that is in use, in bytes; what the kernel keeps for its sockets is not
+    /// in it.
+    ///
+    /// # Errors
+    /// The child has ended.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        measure::resident_bytes(self.pid.as_raw_nonzero().get()).context("read the relay's memory")
+    }
+
+    /// Waits until all relaying threads sleep. They are watched from another CPU and not disturbed.
     ///
     /// # Errors
     /// The child has ended, or does not come to rest within a second.
     pub fn wait_until_idle(&self) -> anyhow::Result<()> {
         let deadline = clock::now() + SECOND;
-        while !measure::is_asleep(self.serving.thread).context("the relay has ended")? {
-            anyhow::ensure!(clock::now() < deadline, "the relay does not come to rest");
+        // A thread that slept when it was looked at has not been woken since if the last one, too,
+        // sleeps: they give each other nothing to do.
+        for thread in &self.serving.threads {
+            while !measure::is_asleep(*thread).context("the relay has ended")? {
+                anyhow::ensure!(clock::now() < deadline, "the relay does not come to rest");
+            }
         }
         Ok(())
+    }
+}
+
+/// CPU time of all relaying threads at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CpuReading {
+    threads: Vec<CpuTime>,
+    /// Of threads in which the kernel does what belongs to them: softirqs, and io_uring's workers.
+    kernel_ns: u64,
+}
+
+impl CpuReading {
+    /// What they have used since `before`, and how long they waited for somebody else.
+    ///
+    /// Threads that share a CPU wait for each other. The one that ends last has waited for all of
+    /// the others, and whatever it waited beyond their CPU time went to a stranger.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> CpuTime {
+        let used: Vec<CpuTime> =
+            self.threads.iter().zip(&before.threads).map(|(now, then)| now.since(*then)).collect();
+        let cpu_ns: u64 = used.iter().map(|time| time.cpu_ns).sum();
+        let strangers = |time: &CpuTime| time.run_delay_ns.saturating_sub(cpu_ns - time.cpu_ns);
+        CpuTime {
+            cpu_ns: cpu_ns + self.kernel_ns.saturating_sub(before.kernel_ns),
+            run_delay_ns: used.iter().map(strangers).max().unwrap_or_default(),
+        }
     }
 }
 
@@ -167,5 +235,33 @@ impl Drop for Gate {
         let _ = kill_process(self.pid, Signal::CONT);
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(threads: &[(u64, u64)], kernel_ns: u64) -> CpuReading {
+        let time = |&(cpu_ns, run_delay_ns)| CpuTime { cpu_ns, run_delay_ns };
+        CpuReading { threads: threads.iter().map(time).collect(), kernel_ns }
+    }
+
+    #[test]
+    fn work_that_the_kernel_does_in_threads_of_its_own_is_the_relays() {
+        let used = reading(&[(1_500, 30)], 250).since(&reading(&[(500, 10)], 50));
+        assert_eq!(used, CpuTime { cpu_ns: 1_200, run_delay_ns: 20 });
+    }
+
+    #[test]
+    fn threads_that_share_a_cpu_and_wait_for_each_other_are_not_disturbed() {
+        let used = reading(&[(1_000, 0), (800, 1_000)], 0).since(&reading(&[(0, 0); 2], 0));
+        assert_eq!(used, CpuTime { cpu_ns: 1_800, run_delay_ns: 0 });
+    }
+
+    #[test]
+    fn what_threads_that_share_a_cpu_wait_for_a_stranger_is_run_delay() {
+        let used = reading(&[(1_000, 70), (800, 1_070)], 0).since(&reading(&[(0, 0); 2], 0));
+        assert_eq!(used, CpuTime { cpu_ns: 1_800, run_delay_ns: 70 });
     }
 }

@@ -4,10 +4,14 @@
 //! for it (run delay). A measurement is only worth something while the run delay is small: on a
 //! kernel that does not preempt system calls, time that another woken task takes on the same CPU is
 //! billed to the wrong one.
+#![allow(unsafe_code, reason = "getsockopt takes a raw pointer; nothing else here is unsafe")]
 
 use std::fs;
 use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// A thread of this or another process.
@@ -88,6 +92,74 @@ pub fn is_asleep(thread: ThreadId) -> Option<bool> {
     Some(matches!(state, 'S' | 'D'))
 }
 
+/// A thread of a process, with its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Which.
+    pub id: ThreadId,
+    /// As `comm` has it, at most 15 bytes.
+    pub name: String,
+}
+
+impl Thread {
+    /// Whether it is a worker of `io_uring`, which the kernel starts inside the process to do what
+    /// would block the thread that asked.
+    #[must_use]
+    pub fn works_for_kernel(&self) -> bool {
+        self.name.starts_with("iou-wrk-") || self.name.starts_with("iou-sqp-")
+    }
+}
+
+/// The threads of a process; none when it has ended.
+#[must_use]
+pub fn threads(pid: i32) -> Vec<Thread> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let thread = |entry: fs::DirEntry| {
+        let tid = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some(Thread { id: ThreadId { pid, tid }, name: name.trim_end().to_owned() })
+    };
+    tasks.flatten().filter_map(thread).collect()
+}
+
+/// The CPUs that a thread may use; none when it has ended.
+#[must_use]
+pub fn cpus_of(thread: ThreadId) -> Vec<usize> {
+    let set = rustix::process::Pid::from_raw(thread.tid)
+        .and_then(|tid| sched_getaffinity(Some(tid)).ok());
+    set.map_or_else(Vec::new, |set| (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Memory of a process that is in use, in bytes.
+///
+/// # Errors
+/// It has ended, or its memory is nobody's business.
+pub fn resident_bytes(pid: i32) -> io::Result<u64> {
+    // Exact, where /proc/<pid>/statm may be some pages per CPU behind.
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    resident_in(&rollup)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "smaps_rollup has no Rss line"))
+}
+
+fn resident_in(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Rss:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// Raises the number of descriptors that this process may have as far as it may, and says how far.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        // The rest of the process finds out when it runs out of them, which is an error then.
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
 /// The thread that does softirq work of `cpu` when there is too much of it to do inline: its time
 /// belongs to whoever sends and receives there. `None` where it cannot be seen (a container).
 #[must_use]
@@ -143,6 +215,31 @@ fn drops_in(table: &str, port: u16) -> u64 {
         .filter_map(|line| line.split_ascii_whitespace().next_back()?.parse::<u64>().ok())
         .sum()
 }
+
+/// Datagrams dropped because the receive queue of this socket was full.
+///
+/// # Errors
+/// The kernel is older than 4.12, which has no `SO_MEMINFO`.
+pub fn drops_of(socket: &UdpSocket) -> io::Result<u64> {
+    let mut values = [0_u32; SK_MEMINFO_DROPS + 1];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the array lives in this frame and its size is passed along; the kernel writes no more
+    // than that, and any bytes are a u32.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let [.., drops] = values;
+    if result == 0 { Ok(u64::from(drops)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Its position in what `SO_MEMINFO` gives (linux/sock_diag.h).
+const SK_MEMINFO_DROPS: usize = 8;
 
 /// Packets that the kernel dropped between a send and a receive queue, on all CPUs since the
 /// machine started: its backlog (`net.core.netdev_max_backlog`) fills up when a busy CPU does not
@@ -233,6 +330,36 @@ mod tests {
     #[test]
     fn a_thread_that_reads_its_own_state_is_not_asleep() {
         assert_eq!(is_asleep(this_thread()), Some(false));
+    }
+
+    #[test]
+    fn the_threads_of_this_process_have_names_and_cpus() {
+        let this = this_thread();
+        let threads = threads(this.pid);
+        let found = threads.iter().find(|thread| thread.id == this);
+        assert!(found.is_some_and(|thread| !thread.name.is_empty() && !thread.works_for_kernel()));
+        assert_eq!(cpus_of(this), allowed_cpus());
+    }
+
+    #[test]
+    fn resident_memory_is_in_kibibytes() {
+        let rollup = "00400000-7fff ---p 0 00:00 0 [rollup]\nRss:       1200 kB\nPss: 900 kB\n";
+        assert_eq!(resident_in(rollup), Some(1_228_800));
+        assert!(resident_bytes(this_thread().pid).is_ok_and(|bytes| bytes > 100_000));
+    }
+
+    #[test]
+    fn a_socket_says_how_many_datagrams_did_not_fit() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&socket).set_recv_buffer_size(1).unwrap();
+        let address = socket.local_addr().unwrap();
+        assert_eq!(drops_of(&socket).unwrap(), 0);
+        for _ in 0..100 {
+            socket.send_to(&[0; 1_000], address).unwrap();
+        }
+        socket.set_nonblocking(true).unwrap();
+        let received = (0..100).map_while(|_| socket.recv(&mut [0; 1_000]).ok()).count() as u64;
+        assert_eq!(drops_of(&socket).unwrap(), 100 - received);
     }
 
     #[test]

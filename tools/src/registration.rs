@@ -20,7 +20,7 @@ pub struct Registration {
 }
 
 /// Where an origin is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Endpoints {
     /// The address of all of them.
     pub ip: IpAddr,

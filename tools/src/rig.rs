@@ -3,7 +3,8 @@
 //! Callers and origin run in the calling thread and only when told, so that during a drain nothing
 //! moves but the relay and whoever collects what it sends.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, ensure};
 
@@ -11,9 +12,11 @@ use crate::batch::SocketOptions;
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::gate::Gate;
 use crate::generator::{Generator, GeneratorSettings, Roles};
-use crate::measure::CpuTime;
+use crate::measure::{self, CpuTime};
 use crate::origin::{Listener, OriginSettings};
-use crate::subject::Engine;
+use crate::payload::Tally;
+use crate::registration::Endpoints;
+use crate::subject::{Engine, IoCounts, Setup, Tuning};
 use crate::worker::Side;
 
 /// Which way the media goes.
@@ -70,16 +73,33 @@ impl Shape {
 }
 
 /// One drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
     /// Packets that came out at the other end.
     pub packets: u64,
     /// Packets that did not.
     pub lost: u64,
-    /// What the relaying thread used.
+    /// Packets that a later one of their session overtook.
+    pub reordered: u64,
+    /// Datagrams that this tool's own receive queues dropped: nothing is known of the relay then.
+    pub own_drops: u64,
+    /// What the relaying threads used.
     pub cpu: CpuTime,
     /// From the opening of the gate to the last packet.
     pub wall_ns: u64,
+}
+
+/// Where and how relays are measured.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Of the relaying threads.
+    pub relay_cpus: Vec<usize>,
+    /// Of everything else.
+    pub tool_cpus: Vec<usize>,
+    /// The loopback address that everything has.
+    pub ip: IpAddr,
+    /// What relays are told.
+    pub tuning: Tuning,
 }
 
 /// A relay with connected sessions.
@@ -89,6 +109,8 @@ pub struct Rig {
     generator: Generator,
     listener: Listener,
     kept_alive_at: u64,
+    own_drops: u64,
+    memory_per_session: f64,
 }
 
 impl Rig {
@@ -100,17 +122,21 @@ impl Rig {
         engine: Engine,
         direction: Direction,
         sessions: usize,
-        relay_cpu: usize,
-        other_cpus: &[usize],
+        place: &Place,
     ) -> anyhow::Result<Self> {
         // Trains are switched on and off per shape; the buffers for them have to be there from the
         // start.
         let socket = SocketOptions { trains: true, ..SocketOptions::default() };
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listen = SocketAddr::new(place.ip, 0);
         let settings = OriginSettings { is_alive: false, socket, ..OriginSettings::new(listen) };
         let mut listener = Listener::new(settings).context("start the origin")?;
-        let origin = listener.station().sockets.address()?;
-        let gate = Gate::start(engine, origin, relay_cpu, other_cpus)?;
+        let gate = Gate::start(&Setup {
+            engine,
+            origin: Endpoints::srt(listener.station().sockets.address()?),
+            cpus: place.relay_cpus.clone(),
+            other_cpus: place.tool_cpus.clone(),
+            tuning: place.tuning,
+        })?;
         let roles = match direction {
             Direction::Up => Roles::Publish,
             Direction::Down => Roles::Play,
@@ -119,19 +145,43 @@ impl Rig {
             roles,
             is_alive: false,
             socket,
+            connect_rate: CONNECT_RATE,
             ..GeneratorSettings::new(gate.address(), sessions)
         };
         let generator = Generator::new(settings).context("start the callers")?;
-        let mut rig = Self { gate, direction, generator, listener, kept_alive_at: clock::now() };
+        if !engine.is_baseline() {
+            touch_buffers(&gate)?;
+        }
+        let before = gate.resident_bytes()?;
+        let mut rig = Self {
+            gate,
+            direction,
+            generator,
+            listener,
+            kept_alive_at: clock::now(),
+            own_drops: 0,
+            memory_per_session: 0.0,
+        };
         rig.connect(sessions as u64).with_context(|| format!("engine {}", engine.label()))?;
+        rig.gate.check_placement()?;
+        let grown = rig.gate.resident_bytes()?.saturating_sub(before);
+        rig.memory_per_session = grown as f64 / sessions as f64;
+        rig.own_drops = rig.own_drops_so_far()?;
         rig.rest()?;
         Ok(rig)
+    }
+
+    /// By how many bytes the resident memory of the relay grew while the sessions connected, divided
+    /// by their number.
+    #[must_use]
+    pub fn memory_per_session(&self) -> f64 {
+        self.memory_per_session
     }
 
     fn connect(&mut self, sessions: u64) -> anyhow::Result<()> {
         let deadline = clock::now() + CONNECT_PATIENCE;
         loop {
-            self.collect()?;
+            self.collect_and_yield()?;
             let counts = *self.generator.station().counts();
             if counts.connected == sessions {
                 return Ok(());
@@ -155,11 +205,19 @@ impl Rig {
         Ok(())
     }
 
-    /// Media packets that have come out of the relay.
-    fn received(&mut self) -> u64 {
+    /// The same while the relay has more to do than to relay: its control thread may have to share
+    /// this CPU with this thread, whatever the priority that both have been given.
+    fn collect_and_yield(&mut self) -> anyhow::Result<()> {
+        self.collect()?;
+        std::thread::yield_now();
+        Ok(())
+    }
+
+    /// What has come out of the relay of the media.
+    fn tally(&mut self) -> Tally {
         match self.direction {
-            Direction::Up => self.listener.station().counts().media.received,
-            Direction::Down => self.generator.station().counts().media.received,
+            Direction::Up => self.listener.station().counts().media,
+            Direction::Down => self.generator.station().counts().media,
         }
     }
 
@@ -175,7 +233,7 @@ impl Rig {
         let mut quiet_since = clock::now();
         let mut seen = self.datagrams_in();
         while clock::now() - quiet_since < QUIET {
-            self.collect()?;
+            self.collect_and_yield()?;
             let now_seen = self.datagrams_in();
             if now_seen != seen {
                 (seen, quiet_since) = (now_seen, clock::now());
@@ -190,13 +248,16 @@ impl Rig {
             + self.listener.station().counts().datagrams_in
     }
 
-    /// To be called before an engine's turn when others have had theirs in between.
+    /// To be called before and after an engine's turn: says what Ringway has counted so far, `None`
+    /// for baselines, and closes the gate again.
     ///
     /// # Errors
     /// The relay has ended.
-    pub fn wake(&mut self) -> anyhow::Result<()> {
+    pub fn io(&mut self) -> anyhow::Result<Option<IoCounts>> {
         self.gate.open()?;
-        self.rest()
+        let io = self.gate.io()?;
+        self.rest()?;
+        Ok(io)
     }
 
     /// Puts `packets` into the relay's sockets behind the closed gate, opens it, and closes it when
@@ -205,7 +266,7 @@ impl Rig {
     /// # Errors
     /// The relay has ended or a session is gone.
     pub fn drain(&mut self, shape: Shape, packets: u64) -> anyhow::Result<Drain> {
-        let before_packets = self.received();
+        let tally = self.tally();
         let sent = self.fill(shape, packets)?;
         let before = self.gate.cpu()?;
         let start = clock::now();
@@ -213,15 +274,32 @@ impl Rig {
         let mut last = (start, 0);
         while last.1 < sent && clock::now() - last.0 < LOST_AFTER {
             self.collect()?;
-            let received = self.received() - before_packets;
+            let received = self.tally().received - tally.received;
             if received > last.1 {
                 last = (clock::now(), received);
             }
         }
         self.gate.wait_until_idle()?;
-        let cpu = self.gate.cpu()?.since(before);
+        let cpu = self.gate.cpu()?.since(&before);
         self.gate.close()?;
-        Ok(Drain { packets: last.1, lost: sent - last.1, cpu, wall_ns: last.0 - start })
+        let own_drops = self.own_drops_so_far()?;
+        let own_drops_before = std::mem::replace(&mut self.own_drops, own_drops);
+        Ok(Drain {
+            packets: last.1,
+            lost: sent.saturating_sub(last.1),
+            reordered: self.tally().reordered - tally.reordered,
+            own_drops: own_drops - own_drops_before,
+            cpu,
+            wall_ns: last.0 - start,
+        })
+    }
+
+    /// Datagrams that receive queues of callers and origin have dropped.
+    fn own_drops_so_far(&mut self) -> anyhow::Result<u64> {
+        let stations = [self.generator.station(), self.listener.station()];
+        let sockets = stations.into_iter().flat_map(|station| &station.sockets.sockets);
+        let drops = sockets.map(measure::drops_of).sum::<io::Result<u64>>();
+        drops.context("read what the receive queues have dropped")
     }
 
     /// Lets both ends take trains as such, or not.
@@ -253,6 +331,26 @@ impl Rig {
     }
 }
 
+/// Has the relay use each of its receive buffers once, so that what its memory grows by from here on
+/// is not theirs. What it receives is too short for any protocol.
+fn touch_buffers(gate: &Gate) -> anyhow::Result<()> {
+    let any = SocketAddr::new(gate.address().ip(), 0);
+    // Several senders, so that each shard gets its part.
+    for _ in 0..STRAY_SENDERS {
+        let sender = UdpSocket::bind(any).context("open a socket")?;
+        for _ in 0..STRAYS_PER_SENDER {
+            sender.send_to(&[0], gate.address()).context("send to the relay")?;
+        }
+        gate.wait_until_idle()?;
+    }
+    Ok(())
+}
+
+/// Callers per second: what the emulated origin takes in without a repetition.
+const CONNECT_RATE: f64 = 2_000.0;
+/// Together four times the buffers of a ring.
+const STRAY_SENDERS: usize = 32;
+const STRAYS_PER_SENDER: usize = 64;
 const CONNECT_PATIENCE: u64 = 30 * SECOND;
 /// Below every idle timeout of relays and origins.
 const KEEP_ALIVE_INTERVAL: u64 = 2 * SECOND;

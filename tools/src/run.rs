@@ -1,35 +1,55 @@
-//! The measurement: CPU nanoseconds per packet of the relaying thread, saturated, by the gated
+//! The measurement: CPU nanoseconds per packet of the relaying threads, saturated, by the gated
 //! drain (see [`crate::gate`]).
 //!
-//! Engines take turns in every round, so that what else the machine does hits all of them; the
-//! first round only warms up, and so does the first drain of each round, for the others have just
-//! had the caches. A drain in which the relaying thread had to wait for its CPU for more than 2 %
-//! of its time is rejected, a wake-up on an idle CPU not counted; a round in which more than half
-//! of the drains are is rejected as a whole and repeated. A round's figure is the median of its
-//! drains, the figure the median over rounds, the ratio the median of the ratios within rounds.
+//! Subjects take turns in every round, each round in another order, so that what else the machine
+//! does hits all of them; the first round only warms up, and so does the first drain of each turn,
+//! for the others have just had the caches. A drain in which a relaying thread had to wait for its
+//! CPU for more than 2 % of its time is rejected, a wake-up on an idle CPU not counted; so is one in
+//! which this tool's own receive queues overflowed. A turn in which more than half of the drains are
+//! is discarded as a whole, and the round repeated. A round's figure is the median of its drains, the
+//! figure the median over rounds, a ratio the median of the ratios within rounds.
+//!
+//! Packets are counted at the far end and nowhere else: what a relay received and did not deliver
+//! does not make its packets cheaper.
 //!
 //! Stopping and letting go costs the relaying thread some microseconds per drain, which are in the
 //! figure: a fraction of a per cent of single packets, a few per cent of trains. Each round
 //! measures them with an empty drain (`empty_gate_ns` in the JSON); they are not subtracted.
 //!
 //! Saturated means: cost per packet while there is always a next one. What a relay costs that is
-//! woken for each packet is another figure, and `demo` shows it.
+//! woken for each packet is another figure.
 
+mod rows;
+mod table;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
 use crate::measure::{self, CpuTime, Host};
-use crate::report::{median, write_json};
-use crate::rig::{Direction, Drain, Rig, Shape};
-use crate::subject::Engine;
+use crate::report::{grouped, median};
+use crate::result::{Better, Cell, Outcome, name};
+use crate::rig::{Direction, Drain, Place, Rig, Shape};
+use crate::subject::{Engine, IoCounts, Tuning};
+use rows::Row;
+use table::Block;
 
 /// `ringway-bench run srt`
 #[derive(Clone, Debug, clap::Args)]
 pub struct RunArguments {
-    /// Relays to compare; the first is the base of the ratios
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "loop,mmsg,uring")]
+    /// Relays to compare [default: loop,mmsg,uring; with --table or --matrix: all]
+    #[arg(long, value_enum, value_delimiter = ',')]
     engines: Vec<Engine>,
+    /// The rows that Ringway makes promises about, with all relays
+    #[arg(long, conflicts_with_all = ["matrix", "quick"])]
+    table: bool,
+    /// 1, 100 and 2,000 sessions, all shapes, both directions, with all relays
+    #[arg(long, conflicts_with = "quick")]
+    matrix: bool,
+    /// These rows alone, as up-100-trains
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    only: Vec<Row>,
     /// Numbers of sessions
     #[arg(long, value_delimiter = ',', default_value = "1,100,2000")]
     sessions: Vec<usize>,
@@ -39,10 +59,19 @@ pub struct RunArguments {
     /// Up is client to origin
     #[arg(long, value_enum, value_delimiter = ',', default_value = "up,down")]
     directions: Vec<Direction>,
+    /// Everything over ::1 instead of 127.0.0.0/8
+    #[arg(long)]
+    ipv6: bool,
+    /// Relaying threads of each relay; their CPU time is added up
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: u16,
+    /// CPUs of the relaying threads, which share them if there are fewer [default: the first]
+    #[arg(long, value_name = "CPUS", value_delimiter = ',')]
+    relay_cpus: Vec<usize>,
     /// Rounds that count; one more is run first and dropped
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
-    /// Drains per engine and round
+    /// Drains per relay and round
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     drains: u32,
     /// Packets per drain; they have to fit into the relay's socket buffers
@@ -56,114 +85,56 @@ pub struct RunArguments {
     json: Option<PathBuf>,
 }
 
-/// A round of one engine.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Round {
-    /// Engines of the same turn have the same number.
-    turn: u32,
-    /// Median of the drains that count.
-    ns_per_packet: f64,
-    /// Of the same.
-    run_delay_percent: f64,
-    drains_rejected: usize,
-    rejected: bool,
-    /// CPU time of a drain with nothing to drain.
-    empty_gate_ns: u64,
-    drains: Vec<Drain>,
-}
-
-/// What one engine did in one cell of the matrix.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Figure {
-    engine: Engine,
-    /// Median of the rounds that count; absent when there is none.
-    ns_per_packet: Option<f64>,
-    /// Lowest and highest round that counts.
-    spread: Option<(f64, f64)>,
-    /// Median of base / this engine within rounds: how many times cheaper than the base.
-    ratio: Option<f64>,
-    run_delay_percent: f64,
-    rounds_rejected: usize,
-    lost: u64,
-    rounds: Vec<Round>,
-}
-
-/// One cell of the matrix.
-#[derive(Clone, Debug, serde::Serialize)]
-struct Cell {
-    direction: Direction,
-    sessions: usize,
-    shape: Shape,
-    figures: Vec<Figure>,
-}
-
-#[derive(Clone, Debug, serde::Serialize)]
-struct RunResult {
-    host: Host,
-    metric: &'static str,
-    relay_cpu: usize,
-    tool_cpus: Vec<usize>,
-    rounds: u32,
-    drains: u32,
-    packets_per_drain: u64,
-    payload_bytes: usize,
-    run_delay_percent_max: f64,
-    cells: Vec<Cell>,
-}
-
-/// Measures and prints the table. False when a cell has no figure or packets were lost.
+/// Measures and prints the table. False when a cell has no figure, packets were lost, or a promise
+/// was not kept.
 ///
 /// # Errors
 /// A relay does not start, dies, or does not let its sessions in.
 pub fn run(arguments: &RunArguments) -> anyhow::Result<bool> {
     let arguments = &arguments.clone().quickened();
-    let cpus = measure::allowed_cpus();
-    let (relay_cpu, tool_cpus) = cpus.split_first().context("this process may use no CPU")?;
-    ensure!(
-        !tool_cpus.is_empty(),
-        "a measurement needs two CPUs: the relay must have one for itself"
-    );
     let host = Host::this();
-    measure::pin(tool_cpus).context("leave the relay's CPU")?;
-    let mut result = RunResult {
-        host,
-        metric: METRIC,
-        relay_cpu: *relay_cpu,
-        tool_cpus: tool_cpus.to_vec(),
-        rounds: arguments.rounds,
-        drains: arguments.drains,
-        packets_per_drain: arguments.packets,
-        payload_bytes: 1_316,
-        run_delay_percent_max: RUN_DELAY_MAX * 100.0,
-        cells: Vec::new(),
-    };
-    print_head(arguments, &result);
-    for direction in &arguments.directions {
-        for sessions in &arguments.sessions {
-            let mut rigs = arguments
-                .engines
-                .iter()
-                .map(|engine| {
-                    Ok((
-                        *engine,
-                        Rig::build(*engine, *direction, *sessions, *relay_cpu, tool_cpus)?,
-                    ))
-                })
-                .collect::<anyhow::Result<Vec<_>>>()?;
-            for shape in &arguments.shapes {
-                let figures = measure_cell(arguments, &mut rigs, *shape)?;
-                let cell =
-                    Cell { direction: *direction, sessions: *sessions, shape: *shape, figures };
-                print_cell(&cell);
-                result.cells.push(cell);
-            }
+    let place = arguments.place()?;
+    let (rows, engines) = (arguments.rows(), arguments.engines());
+    check_descriptors(&rows, &engines, arguments.ipv6)?;
+    measure::pin(&place.tool_cpus).context("leave the relay's CPU")?;
+    let mut outcome = Outcome::new(METRIC, host);
+    arguments.note(&place, &mut outcome);
+    print_head(arguments, &place, &outcome.host);
+    let mut misses = 0;
+    // Rows with the same sessions share them.
+    for rows in rows.chunk_by(|a, b| (a.direction, a.sessions) == (b.direction, b.sessions)) {
+        let mut rigs = Vec::new();
+        for (row, engine) in
+            rows.first().into_iter().flat_map(|row| engines.iter().map(move |e| (row, e)))
+        {
+            let rig = Rig::build(*engine, row.direction, row.sessions, &place)?;
+            rigs.push((*engine, rig));
+        }
+        for row in rows {
+            let cells = measure_row(arguments, &mut rigs, *row)?;
+            let block = Block::new(*row, &cells, arguments.is_judged());
+            block.print();
+            misses += block.misses();
+            outcome.cells.extend(cells.into_iter().map(|(_, cell)| cell));
         }
     }
-    if let Some(path) = &arguments.json {
-        write_json(path, &result)?;
+    if misses > 0 {
+        println!("{misses} promises were not kept: see MISS.");
     }
-    let is_complete = |figure: &Figure| figure.ns_per_packet.is_some() && figure.lost == 0;
-    Ok(result.cells.iter().flat_map(|cell| &cell.figures).all(is_complete))
+    if let Some(path) = &arguments.json {
+        outcome.write(path)?;
+    }
+    Ok(misses == 0 && outcome.cells.iter().all(is_sound))
+}
+
+/// Whether a cell has a figure and nothing was lost on the way to it.
+fn is_sound(cell: &Cell) -> bool {
+    cell.void.is_none() && total(cell, name::LOST) == 0.0
+}
+
+/// The sum over the rounds.
+fn total(cell: &Cell, name: &str) -> f64 {
+    cell.figure(name).map_or(0.0, |figure| figure.rounds.iter().sum())
 }
 
 impl RunArguments {
@@ -175,197 +146,439 @@ impl RunArguments {
         }
         self
     }
-}
 
-fn measure_cell(
-    arguments: &RunArguments,
-    rigs: &mut [(Engine, Rig)],
-    shape: Shape,
-) -> anyhow::Result<Vec<Figure>> {
-    let mut rounds: Vec<(Engine, Vec<Round>)> =
-        rigs.iter().map(|(engine, _)| (*engine, Vec::new())).collect();
-    for (_, rig) in rigs.iter_mut() {
-        rig.prepare(shape)?;
+    fn place(&self) -> anyhow::Result<Place> {
+        let cpus = measure::allowed_cpus();
+        let first = *cpus.first().context("this process may use no CPU")?;
+        let relay_cpus =
+            if self.relay_cpus.is_empty() { vec![first] } else { self.relay_cpus.clone() };
+        let tool_cpus: Vec<usize> =
+            cpus.into_iter().filter(|cpu| !relay_cpus.contains(cpu)).collect();
+        ensure!(
+            !tool_cpus.is_empty(),
+            "a measurement needs two CPUs: the relay must have one for itself"
+        );
+        let ip = if self.ipv6 {
+            IpAddr::V6(Ipv6Addr::LOCALHOST)
+        } else {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        };
+        let sessions = self.rows().iter().map(|row| row.sessions).max().unwrap_or(0);
+        let sessions_at_once = u32::try_from(sessions).unwrap_or(u32::MAX);
+        let tuning = Tuning { shards: self.shards, sessions_at_once, ..Tuning::default() };
+        Ok(Place { relay_cpus, tool_cpus, ip, tuning })
     }
-    // Turn 0 warms up. Turns in which any round is rejected are repeated, but not for ever.
-    let mut good_turns = 0;
-    for turn in 0..=arguments.rounds * TURNS_PER_ROUND_MAX {
-        let mut is_good = true;
-        for ((_, rig), (_, rounds)) in rigs.iter_mut().zip(&mut rounds) {
-            let round = measure_round(arguments, rig, shape, turn)?;
-            is_good &= !round.rejected;
-            if turn > 0 {
-                rounds.push(round);
+
+    fn rows(&self) -> Vec<Row> {
+        if !self.only.is_empty() {
+            return self.only.clone();
+        }
+        if self.table {
+            return rows::promised().collect();
+        }
+        let (directions, sessions, shapes) = if self.matrix {
+            (&DIRECTIONS[..], &SESSIONS[..], &SHAPES[..])
+        } else {
+            (&self.directions[..], &self.sessions[..], &self.shapes[..])
+        };
+        let mut rows = Vec::new();
+        for direction in directions {
+            for sessions in sessions {
+                let row = |shape| Row { direction: *direction, sessions: *sessions, shape };
+                rows.extend(shapes.iter().copied().map(row));
             }
         }
-        good_turns += u32::from(is_good && turn > 0);
-        if good_turns >= arguments.rounds {
+        rows
+    }
+
+    fn engines(&self) -> Vec<Engine> {
+        if !self.engines.is_empty() {
+            self.engines.clone()
+        } else if self.table || self.matrix {
+            ALL.to_vec()
+        } else {
+            vec![Engine::Loop, Engine::Mmsg, Engine::Uring]
+        }
+    }
+
+    /// Whether promises apply: they are for one shard, IPv4 and an optimised build.
+    fn is_judged(&self) -> bool {
+        !self.ipv6 && self.shards == 1 && !cfg!(debug_assertions)
+    }
+
+    /// What two results must have in common to be compared.
+    fn note(&self, place: &Place, outcome: &mut Outcome) {
+        outcome.note("method", "gated drain");
+        outcome.note("rounds", self.rounds);
+        outcome.note("drains per round", self.drains);
+        outcome.note("packets per drain", self.packets);
+        outcome.note("payload bytes", PAYLOAD);
+        outcome.note("relay CPUs", list(&place.relay_cpus));
+        outcome.note("other CPUs", list(&place.tool_cpus));
+        outcome.note("address", place.ip);
+        outcome.note("run delay at most", format!("{} %", RUN_DELAY_MAX * 100.0));
+        outcome.note("relay flags", place.tuning.flags());
+        outcome.note("socket buffers", "4 MiB asked for, by relay and baselines alike");
+        let build = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
+        outcome.note("build", format!("{build}, relay and baselines in one program"));
+    }
+}
+
+/// Over IPv6 each caller of each relay has a socket of its own.
+fn check_descriptors(rows: &[Row], engines: &[Engine], is_ipv6: bool) -> anyhow::Result<()> {
+    let limit = measure::raise_descriptor_limit();
+    let sessions = rows.iter().map(|row| row.sessions).max().unwrap_or(0);
+    let sockets = if is_ipv6 { sessions * engines.len() } else { sessions };
+    let needed = sockets as u64 + DESCRIPTORS_BESIDE;
+    ensure!(
+        needed <= limit,
+        "this needs {needed} descriptors and may have {limit}: raise the limit (ulimit -n), or \
+         choose fewer sessions or --engines"
+    );
+    Ok(())
+}
+
+fn measure_row(
+    arguments: &RunArguments,
+    rigs: &mut [(Engine, Rig)],
+    row: Row,
+) -> anyhow::Result<Vec<(Engine, Cell)>> {
+    let mut turns: Vec<Vec<Turn>> = rigs.iter().map(|_| Vec::new()).collect();
+    for (_, rig) in rigs.iter_mut() {
+        rig.prepare(row.shape)?;
+    }
+    // Round 0 warms up. Rounds in which any turn is discarded are repeated, but not for ever.
+    let mut good_rounds = 0;
+    for round in 0..=arguments.rounds * TRIES_PER_ROUND {
+        let mut is_good = true;
+        for position in 0..rigs.len() {
+            let position = (position + round as usize) % rigs.len();
+            let (Some((_, rig)), Some(turns)) = (rigs.get_mut(position), turns.get_mut(position))
+            else {
+                continue;
+            };
+            let turn = measure_turn(arguments, rig, row.shape, round)?;
+            is_good &= !turn.is_discarded;
+            if round > 0 {
+                turns.push(turn);
+            }
+        }
+        good_rounds += u32::from(is_good && round > 0);
+        if good_rounds >= arguments.rounds {
             break;
         }
     }
-    let base = rounds.first().map(|(_, rounds)| rounds.clone()).unwrap_or_default();
-    Ok(rounds.into_iter().map(|(engine, rounds)| Figure::of(engine, rounds, &base)).collect())
+    let of_base = |base: &Engine| rigs.iter().position(|(engine, _)| engine == base);
+    let bases: Vec<(Engine, &[Turn])> = BASES
+        .iter()
+        .filter_map(|base| Some((*base, turns.get(of_base(base)?)?.as_slice())))
+        .collect();
+    let cells = rigs.iter().zip(&turns).map(|((engine, rig), turns)| {
+        (*engine, cell(row, *engine, rig.memory_per_session(), turns, &bases))
+    });
+    Ok(cells.collect())
 }
 
-fn measure_round(
+fn measure_turn(
     arguments: &RunArguments,
     rig: &mut Rig,
     shape: Shape,
-    turn: u32,
-) -> anyhow::Result<Round> {
-    rig.wake()?;
+    round: u32,
+) -> anyhow::Result<Turn> {
+    let before = rig.io()?;
     rig.drain(shape, arguments.packets)?; // Warms the caches.
     let empty_gate_ns = rig.drain(shape, 0)?.cpu.cpu_ns;
     let drains = (0..arguments.drains)
         .map(|_| rig.drain(shape, arguments.packets))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Round::of(turn, empty_gate_ns, drains))
+    let io = rig.io()?.zip(before).map(|(after, before)| after.since(before));
+    Ok(Turn { io, empty_gate_ns, ..Turn::of(round, &drains) })
 }
 
-impl Round {
-    fn of(turn: u32, empty_gate_ns: u64, drains: Vec<Drain>) -> Self {
+/// One subject's part of a round.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    /// Turns with the same number were taken one after the other.
+    round: u32,
+    /// Median of the drains that count.
+    ns_per_packet: f64,
+    /// Of the same.
+    run_delay_percent: f64,
+    /// Too few drains count.
+    is_discarded: bool,
+    /// Of those that this tool did not disturb itself.
+    lost: u64,
+    reordered: u64,
+    own_drops: u64,
+    /// CPU time of a drain with nothing to drain.
+    empty_gate_ns: u64,
+    /// What Ringway counted meanwhile.
+    io: Option<IoCounts>,
+}
+
+impl Turn {
+    fn of(round: u32, drains: &[Drain]) -> Self {
         let is_undisturbed = |drain: &&Drain| {
             let delay_max = WAKE_UP_DELAY_NS as f64 + drain.cpu.cpu_ns as f64 * RUN_DELAY_MAX;
-            drain.packets > 0 && drain.cpu.run_delay_ns as f64 <= delay_max
+            drain.packets > 0 && drain.own_drops == 0 && drain.cpu.run_delay_ns as f64 <= delay_max
         };
         let good: Vec<&Drain> = drains.iter().filter(is_undisturbed).collect();
         let cpu = good.iter().fold(CpuTime::default(), |sum, drain| sum.plus(drain.cpu));
         let costs: Vec<f64> =
             good.iter().map(|drain| drain.cpu.cpu_ns as f64 / drain.packets as f64).collect();
+        let blameless = || drains.iter().filter(|drain| drain.own_drops == 0);
         Self {
-            turn,
+            round,
             ns_per_packet: median(&costs).unwrap_or_default(),
             run_delay_percent: cpu.delay_share() * 100.0,
-            drains_rejected: drains.len() - good.len(),
-            rejected: good.is_empty() || good.len() * 2 < drains.len(),
-            empty_gate_ns,
-            drains,
+            is_discarded: good.is_empty() || good.len() * 2 < drains.len(),
+            lost: blameless().map(|drain| drain.lost).sum(),
+            reordered: blameless().map(|drain| drain.reordered).sum(),
+            own_drops: drains.iter().map(|drain| drain.own_drops).sum(),
+            empty_gate_ns: 0,
+            io: None,
         }
     }
 }
 
-impl Figure {
-    fn of(engine: Engine, rounds: Vec<Round>, base: &[Round]) -> Self {
-        let good: Vec<&Round> = rounds.iter().filter(|round| !round.rejected).collect();
-        let values: Vec<f64> = good.iter().map(|round| round.ns_per_packet).collect();
-        let ratios: Vec<f64> = good
-            .iter()
-            .filter_map(|round| {
-                let base = base.iter().find(|base| base.turn == round.turn && !base.rejected)?;
-                Some(base.ns_per_packet / round.ns_per_packet)
-            })
-            .collect();
-        let lowest = values.iter().copied().min_by(f64::total_cmp);
-        let highest = values.iter().copied().max_by(f64::total_cmp);
-        let delays: Vec<f64> = good.iter().map(|round| round.run_delay_percent).collect();
-        Self {
-            engine,
-            ns_per_packet: median(&values),
-            spread: lowest.zip(highest),
-            ratio: median(&ratios),
-            run_delay_percent: median(&delays).unwrap_or(0.0),
-            rounds_rejected: rounds.len() - good.len(),
-            lost: rounds.iter().flat_map(|round| &round.drains).map(|drain| drain.lost).sum(),
-            rounds,
-        }
+/// What one subject did in one row.
+fn cell(
+    row: Row,
+    engine: Engine,
+    memory_per_session: f64,
+    turns: &[Turn],
+    bases: &[(Engine, &[Turn])],
+) -> Cell {
+    let mut cell = Cell::new(row.title(), engine.label());
+    let good: Vec<&Turn> = turns.iter().filter(|turn| !turn.is_discarded).collect();
+    let each = |of: fn(&Turn) -> f64| good.iter().map(|turn| of(turn)).collect::<Vec<f64>>();
+    cell.add(name::CPU_NS_PER_PACKET, "ns", Better::Lower, each(|turn| turn.ns_per_packet));
+    cell.add(name::PPS_PER_CORE, "1/s", Better::Higher, each(|turn| 1e9 / turn.ns_per_packet));
+    for (base, base_turns) in bases.iter().filter(|(base, _)| *base != engine) {
+        cell.add(&of(*base), "", Better::Lower, ratios(&good, base_turns));
     }
+    // For these every round counts: no disturbance excuses a loss.
+    let lost = turns.iter().map(|turn| turn.lost as f64).collect();
+    cell.add(name::LOST, "", Better::Lower, lost);
+    let reordered = turns.iter().map(|turn| turn.reordered as f64).collect();
+    cell.add(name::REORDERED, "", Better::Lower, reordered);
+    let io = |of: fn(&IoCounts) -> f64| {
+        good.iter().filter_map(|turn| turn.io.as_ref()).map(of).collect::<Vec<f64>>()
+    };
+    let receive_batch = io(|io| io.received / io.receives.max(1.0));
+    cell.add(name::RECEIVE_BATCH, "", Better::Neither, receive_batch);
+    cell.add(name::SEND_BATCH, "", Better::Neither, io(|io| io.sent / io.sends.max(1.0)));
+    let syscalls = io(|io| io.syscalls / io.sent.max(1.0));
+    cell.add(name::SYSCALLS_PER_PACKET, "", Better::Lower, syscalls);
+    cell.add(name::MEMORY_PER_SESSION, "B", Better::Lower, vec![memory_per_session]);
+    let delays = each(|turn| turn.run_delay_percent);
+    cell.add(name::RUN_DELAY_PERCENT, "%", Better::Neither, delays);
+    cell.add("empty_gate_ns", "ns", Better::Neither, each(|turn| turn.empty_gate_ns as f64));
+    let discarded = (turns.len() - good.len()) as f64;
+    cell.add(DISCARDED, "", Better::Neither, vec![discarded]);
+    if good.is_empty() {
+        cell.void = Some(why_void(turns));
+    }
+    cell
 }
 
-fn print_head(arguments: &RunArguments, result: &RunResult) {
+fn ratios(turns: &[&Turn], base: &[Turn]) -> Vec<f64> {
+    let ratio = |turn: &&Turn| {
+        let mut base = base.iter().filter(|base| !base.is_discarded);
+        let base = base.find(|base| base.round == turn.round)?;
+        Some(turn.ns_per_packet / base.ns_per_packet)
+    };
+    turns.iter().filter_map(ratio).collect()
+}
+
+fn why_void(turns: &[Turn]) -> String {
+    let own_drops: u64 = turns.iter().map(|turn| turn.own_drops).sum();
+    if own_drops > 0 {
+        let dropped = grouped(own_drops);
+        return format!("this tool's own receive queues dropped {dropped} datagrams");
+    }
+    format!(
+        "in all {} rounds something else ran on the relay's CPU for more than {} % of the time, or \
+         nothing arrived",
+        turns.len(),
+        RUN_DELAY_MAX * 100.0
+    )
+}
+
+/// The name of the ratio to `base`.
+fn of(base: Engine) -> String {
+    format!("of_{}", base.label())
+}
+
+fn list(cpus: &[usize]) -> String {
+    cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn print_head(arguments: &RunArguments, place: &Place, host: &Host) {
     println!("{METRIC}");
-    println!("{}, {}", result.host.cpu_model, result.host.kernel);
+    println!("{}, {}", host.cpu_model, host.kernel);
     println!(
-        "{} rounds x {} drains x {} packets of 1,316 bytes; relay on CPU {}, all else on {:?}",
-        arguments.rounds, arguments.drains, arguments.packets, result.relay_cpu, result.tool_cpus
+        "{} rounds x {} drains x {} packets of {} bytes over {}",
+        arguments.rounds,
+        arguments.drains,
+        grouped(arguments.packets),
+        grouped(PAYLOAD),
+        place.ip
     );
+    let (relay_cpus, tool_cpus) = (list(&place.relay_cpus), list(&place.tool_cpus));
+    let threads = match place.tuning.shards {
+        1 => "the relaying thread".to_owned(),
+        shards => format!("{shards} relaying threads"),
+    };
+    println!("CPU {relay_cpus}: {threads}; CPU {tool_cpus}: all else");
+    if cfg!(debug_assertions) {
+        println!("UNOPTIMISED BUILD: these figures say nothing; build with --release");
+    }
+    print_flags(&place.tuning.flags());
+    println!("of X: cost as a multiple of X's, median of the ratios within rounds");
+    println!("/recv, /send: datagrams per receive and per send, by the relay's own counters");
     println!(
-        "ratio: how many times cheaper than {}",
-        arguments.engines.first().map_or("-", |engine| engine.label())
+        "discarded: rounds in which something else ran on the relay's CPU; not in the figures"
     );
     println!();
-    println!("dir   sessions  shape    engine   ns/pkt   lowest  highest  ratio  delay  rejected");
 }
 
-fn print_cell(cell: &Cell) {
-    for figure in &cell.figures {
-        let number = |value: Option<f64>| {
-            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
-        };
-        println!(
-            "{:<5} {:>8}  {:<8} {:<6} {:>8} {:>8} {:>8}  {:>5}  {:>4.1}%  {:>8}{}",
-            cell.direction.label(),
-            cell.sessions,
-            cell.shape.label(),
-            figure.engine.label(),
-            number(figure.ns_per_packet),
-            number(figure.spread.map(|(lowest, _)| lowest)),
-            number(figure.spread.map(|(_, highest)| highest)),
-            figure.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")),
-            figure.run_delay_percent,
-            figure.rounds_rejected,
-            if figure.lost > 0 { format!("  {} LOST", figure.lost) } else { String::new() },
-        );
+/// Limits that were raised are part of what was measured, so they stand in the head of the table.
+fn print_flags(flags: &str) {
+    let mut line = "Ringway:".to_owned();
+    for flag in flags.split(" --").map(|flag| flag.trim_start_matches("--")) {
+        if line.len() + flag.len() + 3 > LINE_MAX {
+            println!("{line}");
+            line = "        ".to_owned();
+        }
+        line += &format!(" --{flag}");
     }
+    println!("{line}");
 }
 
-const METRIC: &str = "CPU ns per packet of the relaying thread, saturated (gated drain)";
+const METRIC: &str = "CPU ns per packet of the relaying threads, saturated (gated drain)";
+/// The name of the figure that counts rounds which are in no other figure.
+const DISCARDED: &str = "rounds_discarded";
+/// The relays that others are put in relation to.
+const BASES: [Engine; 4] = [Engine::Loop, Engine::PlainMmsg, Engine::Mmsg, Engine::Bare];
+const ALL: [Engine; 6] =
+    [Engine::Uring, Engine::Mmsg, Engine::Loop, Engine::PlainMmsg, Engine::Tokio, Engine::Bare];
+const DIRECTIONS: [Direction; 2] = [Direction::Up, Direction::Down];
+const SESSIONS: [usize; 3] = [1, 100, 2_000];
+const SHAPES: [Shape; 3] = [Shape::Singles, Shape::Bursts, Shape::Trains];
+/// Columns of a terminal that nobody has widened.
+const LINE_MAX: usize = 80;
+/// Of every media packet, as live SRT has it: seven MPEG transport stream packets.
+const PAYLOAD: u64 = 1_316;
 const RUN_DELAY_MAX: f64 = 0.02;
 /// From the signal that opens the gate until an idle CPU runs the thread: 10 to 30 us in a virtual
 /// machine. The thread does not run yet, so it costs nothing that is measured.
 const WAKE_UP_DELAY_NS: u64 = 40_000;
-const TURNS_PER_ROUND_MAX: u32 = 4;
+const TRIES_PER_ROUND: u32 = 4;
+/// Standard streams, the origins' sockets, pipes to the relays.
+const DESCRIPTORS_BESIDE: u64 = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
 
-    fn round(turn: u32, ns_per_packet: f64, rejected: bool) -> Round {
-        Round { ns_per_packet, rejected, ..Round::of(turn, 0, Vec::new()) }
+    #[derive(clap::Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        arguments: RunArguments,
+    }
+
+    fn arguments(words: &[&str]) -> RunArguments {
+        CommandLine::parse_from([""].iter().chain(words)).arguments
+    }
+
+    fn turn(round: u32, ns_per_packet: f64, is_discarded: bool) -> Turn {
+        Turn { round, ns_per_packet, is_discarded, ..Turn::default() }
     }
 
     fn drain(cpu_ns: u64, run_delay_ns: u64) -> Drain {
         let cpu = CpuTime { cpu_ns, run_delay_ns };
-        Drain { packets: 1_000, lost: 0, cpu, wall_ns: 0 }
+        Drain { packets: 1_000, cpu, ..Drain::default() }
     }
 
     #[test]
     fn a_drain_that_had_to_wait_for_its_cpu_does_not_count() {
-        let drains = vec![drain(3_000_000, 0), drain(9_000_000, 1_000_000)];
-        let round = Round::of(1, 0, drains);
-        assert!((round.ns_per_packet - 3_000.0).abs() < f64::EPSILON);
-        assert_eq!((round.drains_rejected, round.rejected), (1, false));
+        let turn = Turn::of(1, &[drain(3_000_000, 0), drain(9_000_000, 1_000_000)]);
+        assert!((turn.ns_per_packet - 3_000.0).abs() < f64::EPSILON);
+        assert!(!turn.is_discarded);
+    }
+
+    #[test]
+    fn a_drain_that_this_tool_lost_packets_of_does_not_count() {
+        let spoilt = Drain { packets: 10, lost: 990, own_drops: 990, ..drain(3_000_000, 0) };
+        let turn = Turn::of(1, &[drain(3_000_000, 0), spoilt]);
+        assert!((turn.ns_per_packet - 3_000.0).abs() < f64::EPSILON);
+        assert_eq!((turn.lost, turn.own_drops), (0, 990));
     }
 
     #[test]
     fn the_wake_up_that_opens_the_gate_is_no_disturbance() {
-        let round = Round::of(1, 0, vec![drain(500_000, 30_000), drain(500_000, 60_000)]);
-        assert_eq!((round.drains_rejected, round.rejected), (1, false));
+        let one = Turn::of(1, &[drain(500_000, 30_000)]);
+        let other = Turn::of(1, &[drain(500_000, 60_000)]);
+        assert_eq!((one.is_discarded, other.is_discarded), (false, true));
     }
 
     #[test]
     fn a_slow_drain_does_not_move_the_median() {
-        let round = Round::of(1, 0, [1, 1, 1, 9].map(|ms| drain(ms * 1_000_000, 0)).to_vec());
-        assert!((round.ns_per_packet - 1_000.0).abs() < f64::EPSILON);
+        let turn = Turn::of(1, &[1, 1, 1, 9].map(|ms| drain(ms * 1_000_000, 0)));
+        assert!((turn.ns_per_packet - 1_000.0).abs() < f64::EPSILON);
     }
 
     #[test]
-    fn a_round_of_mostly_disturbed_drains_is_rejected() {
-        let drains = vec![drain(3_000_000, 0), drain(9, 90_000), drain(9, 90_000)];
-        assert!(Round::of(1, 0, drains).rejected);
+    fn a_turn_of_mostly_disturbed_drains_is_discarded() {
+        assert!(
+            Turn::of(1, &[drain(3_000_000, 0), drain(9, 90_000), drain(9, 90_000)]).is_discarded
+        );
     }
 
     #[test]
-    fn the_ratio_is_taken_within_turns_and_ignores_rejected_rounds() {
-        let base = [round(1, 3_000.0, false), round(2, 6_000.0, false), round(3, 9_000.0, true)];
-        let rounds = vec![round(1, 1_000.0, false), round(2, 2_000.0, false), round(3, 1.0, false)];
-        let figure = Figure::of(Engine::Uring, rounds, &base);
-        assert_eq!(figure.ratio, Some(3.0));
-        assert_eq!(figure.ns_per_packet, Some(1_000.0));
+    fn a_ratio_is_taken_within_rounds_and_ignores_discarded_turns() {
+        let base = [turn(1, 3_000.0, false), turn(2, 6_000.0, false), turn(3, 9_000.0, true)];
+        let turns = [turn(1, 1_500.0, false), turn(2, 3_000.0, false), turn(3, 1.0, false)];
+        let bases = [(Engine::Loop, base.as_slice())];
+        let row = "up-1-singles".parse().unwrap();
+        let cell = cell(row, Engine::Uring, 0.0, &turns, &bases);
+        assert_eq!(cell.figure("of_loop").unwrap().rounds, [0.5, 0.5]);
+        assert_eq!(cell.figure(name::CPU_NS_PER_PACKET).unwrap().median, 1_500.0);
     }
 
     #[test]
-    fn a_cell_without_an_accepted_round_has_no_figure() {
-        let figure = Figure::of(Engine::Mmsg, vec![round(1, 1_000.0, true)], &[]);
-        assert_eq!((figure.ns_per_packet, figure.ratio, figure.rounds_rejected), (None, None, 1));
+    fn a_cell_without_a_turn_that_counts_is_void_and_says_why() {
+        let row = "up-1-singles".parse().unwrap();
+        let cell = cell(row, Engine::Mmsg, 0.0, &[turn(1, 1_000.0, true)], &[]);
+        assert!(cell.figure(name::CPU_NS_PER_PACKET).is_none() && !is_sound(&cell));
+        assert!(cell.void.unwrap().contains("2 %"));
+    }
+
+    #[test]
+    fn a_cell_that_lost_packets_is_not_sound_whatever_it_cost() {
+        let row = "up-1-singles".parse().unwrap();
+        let lossy = Turn { lost: 1, ..turn(1, 1_000.0, false) };
+        assert!(!is_sound(&cell(row, Engine::Mmsg, 0.0, &[lossy], &[])));
+    }
+
+    #[test]
+    fn the_table_has_the_promised_rows_and_every_relay() {
+        let table = arguments(&["--table"]);
+        assert_eq!(table.rows().len(), 7);
+        assert_eq!(table.engines(), ALL);
+    }
+
+    #[test]
+    fn a_single_row_of_the_table_can_be_had() {
+        let one = arguments(&["--table", "--only", "down-100-bursts"]);
+        assert_eq!(one.rows(), ["down-100-bursts".parse().unwrap()]);
+        assert_eq!(one.engines(), ALL);
+    }
+
+    #[test]
+    fn the_matrix_is_everything() {
+        assert_eq!(arguments(&["--matrix"]).rows().len(), 18);
     }
 }

@@ -1,0 +1,74 @@
+//! tokio as its tutorial has it: a runtime in the thread, a loop over the socket of the clients, and
+//! a task per session for the way back.
+#![allow(
+    unsafe_code,
+    reason = "tokio wants a promise about the descriptor of the stop; nothing else here is unsafe"
+)]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UdpSocket;
+use tokio::runtime;
+
+use super::{DATAGRAM_MAX, Task};
+use super::{connected, received, sent};
+
+pub(super) fn run(task: Task) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+    // Dropping the runtime ends all tasks.
+    runtime.block_on(async {
+        let stop = Arc::clone(&task.stop);
+        // SAFETY: the registration shares the ownership of the descriptor, which therefore stays the
+        // same and open for as long as the registration lives.
+        let stop = unsafe { AsyncFd::register_with_interest(stop, Interest::READABLE) }?;
+        task.begin();
+        let clients = Arc::new(UdpSocket::from_std(task.clients)?);
+        let relay = tokio::spawn(relay_clients(clients, task.origin));
+        // It stays readable for the other threads.
+        stop.readable().await?.retain_ready();
+        if relay.is_finished() { relay.await? } else { Ok(()) }
+    })
+}
+
+async fn relay_clients(clients: Arc<UdpSocket>, origin: SocketAddr) -> io::Result<()> {
+    let mut sessions: HashMap<SocketAddr, Arc<UdpSocket>, RandomState> = HashMap::default();
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    loop {
+        let Some((length, client)) = received(clients.recv_from(&mut buffer).await)? else {
+            continue;
+        };
+        let session = match sessions.get(&client) {
+            Some(session) => session,
+            None => {
+                let socket = Arc::new(UdpSocket::from_std(connected(origin)?)?);
+                tokio::spawn(relay_origin(Arc::clone(&socket), Arc::clone(&clients), client));
+                sessions.entry(client).or_insert(socket)
+            }
+        };
+        if let Some(bytes) = buffer.get(..length) {
+            sent(session.send(bytes).await)?;
+        }
+    }
+}
+
+async fn relay_origin(
+    session: Arc<UdpSocket>,
+    clients: Arc<UdpSocket>,
+    client: SocketAddr,
+) -> io::Result<()> {
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    loop {
+        let Some(length) = received(session.recv(&mut buffer).await)? else {
+            continue;
+        };
+        if let Some(bytes) = buffer.get(..length) {
+            sent(clients.send_to(bytes, client).await)?;
+        }
+    }
+}
