@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use ringway::protocol::srt::{Handshake, HandshakeKind, SocketId};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
 use crate::board::Board;
 use crate::clock::{self, MILLISECOND, SECOND, srt_timestamp};
+use crate::impair::Impairment;
 use crate::link::{Ends, Link};
-use crate::pace::Pacer;
 use crate::payload;
 use crate::sockets::{Sockets, loopback_source};
 use crate::srt::{Caller, SEQUENCE_MASK};
@@ -46,10 +47,14 @@ pub struct GeneratorSettings {
     pub roles: Roles,
     /// Callers that begin per second.
     pub connect_rate: f64,
+    /// Once all have begun: callers per second that say goodbye and are replaced by new ones.
+    pub churn_rate: f64,
     /// Streams are called this and a number.
     pub stream_prefix: String,
     /// What publishers send.
     pub media: Media,
+    /// What becomes of everything that they send.
+    pub impairment: Impairment,
     /// Send full ACKs and keepalives unasked.
     pub is_alive: bool,
     /// How its sockets are set up.
@@ -67,8 +72,10 @@ impl GeneratorSettings {
             sessions,
             roles: Roles::Both,
             connect_rate: 1_000.0,
+            churn_rate: 0.0,
             stream_prefix: "live/bench".to_owned(),
             media: Media::default(),
+            impairment: Impairment::default(),
             is_alive: true,
             socket: SocketOptions::default(),
             seed: 1,
@@ -85,11 +92,11 @@ pub struct Generator {
 
 struct Callers {
     calls: Vec<Call>,
-    ramp: Option<Pacer>,
-    next_call: usize,
-    /// When to repeat which call's last handshake packet. All wait equally long, so the front is
-    /// due first.
-    repeats: VecDeque<(u64, usize)>,
+    arrivals: Arrivals,
+    /// When to repeat the last handshake packet of the call that has this ID. All wait equally long,
+    /// so the front is due first.
+    repeats: VecDeque<(u64, SocketId)>,
+    seed: u64,
 }
 
 struct Call {
@@ -98,7 +105,11 @@ struct Call {
     is_publisher: bool,
     /// The stream's identity.
     stream: u64,
+    /// When it was due to begin.
+    due_ns: u64,
     started_ns: u64,
+    /// Whether it took the place of another.
+    is_replacement: bool,
     progress: Progress,
 }
 
@@ -129,6 +140,8 @@ impl Generator {
                 media: settings.media,
                 is_alive: settings.is_alive,
                 idle_timeout_ns: IDLE_TIMEOUT,
+                slots_max: settings.sessions,
+                impairment: settings.impairment,
                 seed: settings.seed,
             },
             Sockets::new(sockets)?,
@@ -143,11 +156,12 @@ impl Generator {
                 Call::new(&settings, slot, station.id_of(slot), route)
             })
             .collect();
-        let ramp = Pacer::new(clock::now(), settings.connect_rate);
+        let GeneratorSettings { sessions, connect_rate, churn_rate, seed, .. } = settings;
+        let arrivals = Arrivals::new(sessions, connect_rate, churn_rate);
         Ok(Self {
             inbox: ReceiveBatch::new(settings.socket.trains),
             station,
-            callers: Callers { calls, ramp, next_call: 0, repeats: VecDeque::new() },
+            callers: Callers { calls, arrivals, repeats: VecDeque::new(), seed },
         })
     }
 
@@ -191,33 +205,54 @@ impl Side for Generator {
 }
 
 impl Callers {
-    /// Begins the calls that are due and repeats what was not answered. Returns when there is more
-    /// to do.
+    /// Begins and ends the calls that are due and repeats what was not answered. Returns when there
+    /// is more to do.
     fn turn(&mut self, station: &mut Station, now_ns: u64) -> u64 {
-        while self.next_call < self.calls.len()
-            && self.ramp.as_mut().is_none_or(|ramp| ramp.take(now_ns).is_some())
-        {
-            if let Some(call) = self.calls.get_mut(self.next_call) {
-                call.started_ns = now_ns;
-                call.progress = Progress::Induction;
+        while let Some(arrival) = self.arrivals.take(now_ns) {
+            match arrival {
+                Arrival::First { slot, due_ns } => self.begin(station, slot, due_ns, now_ns),
+                Arrival::Replace { due_ns } => self.replace(station, due_ns, now_ns),
             }
-            self.knock(station, self.next_call, now_ns);
-            self.next_call += 1;
         }
-        while let Some((due, index)) = self.repeats.front().copied()
-            && due <= now_ns
-        {
-            self.repeats.pop_front();
-            self.knock(station, index, now_ns);
+        while let Some((_, id)) = self.repeats.pop_front_if(|(due, _)| *due <= now_ns) {
+            if let Some(slot) = station.slot_of(id) {
+                self.knock(station, slot, now_ns);
+            }
         }
-        let ramp = self.ramp.filter(|_| self.next_call < self.calls.len());
-        let repeat = self.repeats.front().map_or(u64::MAX, |(due, _)| *due);
-        ramp.map_or(u64::MAX, |ramp| ramp.next_at()).min(repeat)
+        let repeat_at = self.repeats.front().map_or(u64::MAX, |(due, _)| *due);
+        self.arrivals.next_at().min(repeat_at)
+    }
+
+    fn begin(&mut self, station: &mut Station, slot: usize, due_ns: u64, now_ns: u64) {
+        if let Some(call) = self.calls.get_mut(slot) {
+            (call.due_ns, call.started_ns) = (due_ns, now_ns);
+            call.progress = Progress::Induction;
+        }
+        self.knock(station, slot, now_ns);
+    }
+
+    /// Ends a call, if it has not ended by itself, and begins another from the same place.
+    fn replace(&mut self, station: &mut Station, due_ns: u64, now_ns: u64) {
+        let Self { calls, arrivals, seed, .. } = self;
+        let is_settled =
+            |slot| calls.get(slot).is_some_and(|call: &Call| call.progress == Progress::Done);
+        let Some(slot) = arrivals.pick(is_settled) else {
+            return;
+        };
+        let was_open = station.close(slot, true);
+        station.renew(slot);
+        if let Some(call) = calls.get_mut(slot) {
+            call.renew(*seed, station.id_of(slot));
+        }
+        let counts = station.counts();
+        counts.ended += u64::from(was_open);
+        counts.started += 1;
+        self.begin(station, slot, due_ns, now_ns);
     }
 
     /// Sends the handshake packet that the call's progress asks for, and plans its repetition.
-    fn knock(&mut self, station: &mut Station, index: usize, now_ns: u64) {
-        let Some(call) = self.calls.get_mut(index) else {
+    fn knock(&mut self, station: &mut Station, slot: usize, now_ns: u64) {
+        let Some(call) = self.calls.get_mut(slot) else {
             return;
         };
         let timestamp = srt_timestamp(call.started_ns, now_ns);
@@ -229,10 +264,11 @@ impl Callers {
         if now_ns.saturating_sub(call.started_ns) > CONNECT_TIMEOUT {
             call.progress = Progress::Done;
             station.counts().timed_out += 1;
+            station.counts().failed += u64::from(call.is_replacement);
             return;
         }
         station.send(call.route, &packet);
-        self.repeats.push_back((now_ns + REPEAT_INTERVAL, index));
+        self.repeats.push_back((now_ns + REPEAT_INTERVAL, call.caller.socket));
     }
 
     /// Takes a handshake packet.
@@ -243,8 +279,9 @@ impl Callers {
         };
         let slot = station.slot_of(handshake.destination);
         let now_ns = clock::now();
-        let call = match self.calls.get_mut(slot) {
-            Some(call) if call.route.to == datagram.source => call,
+        let call = slot.and_then(|slot| Some((slot, self.calls.get_mut(slot)?)));
+        let (slot, call) = match call {
+            Some((slot, call)) if call.route.to == datagram.source => (slot, call),
             Some(_) | None => {
                 station.counts().strays += 1;
                 return;
@@ -260,7 +297,7 @@ impl Callers {
             }
             (Progress::Conclusion { .. }, HandshakeKind::Conclusion) => {
                 call.progress = Progress::Done;
-                station.record_setup(now_ns.saturating_sub(call.started_ns));
+                station.record_setup(now_ns.saturating_sub(call.due_ns));
                 let ends = Ends { local: call.caller.socket, remote: handshake.socket };
                 let link = Link::new(
                     ends,
@@ -273,8 +310,10 @@ impl Callers {
             }
             (Progress::Induction | Progress::Conclusion { .. }, HandshakeKind::Rejection(code)) => {
                 call.progress = Progress::Done;
-                station.counts().refused += 1;
-                station.counts().refusal = code;
+                let counts = station.counts();
+                counts.refused += 1;
+                counts.refusal = code;
+                counts.failed += u64::from(call.is_replacement);
             }
             // A repeated answer, or something no listener sends: neither changes anything.
             (
@@ -301,18 +340,30 @@ impl Call {
             stream: payload::identity(&path),
             caller: Caller {
                 socket,
-                initial_sequence: payload::mix(settings.seed ^ payload::mix(slot as u64)) as u32
-                    & SEQUENCE_MASK,
+                initial_sequence: initial_sequence(settings.seed, slot as u64),
                 stream_id: format!("#!::r={path},m={mode}"),
                 latency_ms: 120,
                 listener: settings.target.ip(),
             },
             route,
             is_publisher,
+            due_ns: 0,
             started_ns: 0,
+            is_replacement: false,
             progress: Progress::Waiting,
         }
     }
+
+    /// Becomes another socket of the same host, with the same wish.
+    fn renew(&mut self, seed: u64, socket: SocketId) {
+        self.caller.socket = socket;
+        self.caller.initial_sequence = initial_sequence(seed, u64::from(socket.0));
+        self.is_replacement = true;
+    }
+}
+
+fn initial_sequence(seed: u64, caller: u64) -> u32 {
+    payload::mix(seed ^ payload::mix(caller)) as u32 & SEQUENCE_MASK
 }
 
 /// libsrt's interval and default patience (draft-sharabayko-srt, section 4.3; SRTO_CONNTIMEO).
@@ -325,6 +376,7 @@ const IDLE_TIMEOUT: u64 = 5 * SECOND;
 mod tests {
     use super::*;
     use crate::origin::{Origin, OriginSettings};
+    use crate::shape::Shape;
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -422,6 +474,110 @@ mod tests {
                 .wait_for(PATIENCE, |counts| counts.connected == 6 && counts.media.received > 100)
         );
         assert!(origin.wait_for(PATIENCE, |counts| counts.media.received > 100));
+    }
+
+    #[test]
+    fn callers_come_and_go_at_the_churn_rate_and_lose_nothing() {
+        let origin = Origin::start(OriginSettings::new(ANY)).unwrap();
+        let settings = GeneratorSettings {
+            churn_rate: 100.0,
+            ..settings(origin.address().unwrap(), 8, Roles::Publish)
+        };
+        let generator = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(generator.wait_for(PATIENCE, |counts| counts.ended >= 60));
+        let sent = generator.stop().unwrap().counts;
+        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received == sent.sent));
+        let heard = origin.stop().unwrap().counts;
+        assert_eq!((sent.ended, sent.failed, sent.closed_by_peer), (sent.started, 0, 0));
+        // Those that were still calling when the test ended may be known to the origin alone.
+        assert!(heard.connected >= sent.connected && sent.connected > 60);
+        let all = payload::Tally { received: sent.sent, ..payload::Tally::default() };
+        assert_eq!(heard.media, all);
+    }
+
+    #[test]
+    fn a_replacement_that_is_refused_is_counted_as_failed() {
+        let refuse = Some(2_403);
+        let origin = Origin::start(OriginSettings { refuse, ..OriginSettings::new(ANY) }).unwrap();
+        let settings = GeneratorSettings {
+            churn_rate: 200.0,
+            ..settings(origin.address().unwrap(), 2, Roles::Both)
+        };
+        let generator = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(generator.wait_for(PATIENCE, |counts| counts.failed >= 5));
+        let counts = generator.stop().unwrap().counts;
+        assert_eq!((counts.ended, counts.refused), (0, counts.failed + 2));
+    }
+
+    #[test]
+    fn each_shape_arrives_complete() {
+        for shape in [Shape::SrtLive, Shape::Video, Shape::Audio, Shape::Mixed] {
+            for train in [false, true] {
+                let origin = Origin::start(OriginSettings::new(ANY)).unwrap();
+                let media = Media { shape, train, ..Media::default() };
+                let address = origin.address().unwrap();
+                let settings = GeneratorSettings { media, ..settings(address, 4, Roles::Publish) };
+                let generator = Generator::start(settings, Vec::new(), true).unwrap();
+                assert!(origin.wait_for(PATIENCE, |counts| counts.media.received > 100));
+                let sent = generator.stop().unwrap().counts.sent;
+                assert!(origin.wait_for(PATIENCE, |counts| counts.media.received == sent));
+                let all = payload::Tally { received: sent, ..payload::Tally::default() };
+                assert_eq!(origin.counts().media, all, "{shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_origin_finds_exactly_what_the_impairment_did() {
+        let origin = Origin::start(OriginSettings::new(ANY)).unwrap();
+        let impairment = Impairment {
+            loss: 0.05,
+            duplicate: 0.05,
+            reorder: 0.05,
+            reorder_distance: 4,
+            delay_ns: 5 * MILLISECOND,
+            jitter_ns: 2 * MILLISECOND,
+        };
+        let media = Media { rate: 1_000.0, ..Media::default() };
+        let settings = GeneratorSettings {
+            impairment,
+            media,
+            ..settings(origin.address().unwrap(), 4, Roles::Publish)
+        };
+        let generator = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received > 2_000));
+        generator.send_media(false);
+        let sent = generator.stop().unwrap().counts;
+        let expected = sent.sent - sent.impaired.missing();
+        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received == expected));
+        let heard = origin.counts().media;
+        assert!(sent.impaired.lost > 50 && sent.impaired.reordered > 50);
+        assert_eq!(heard.duplicates, sent.impaired.duplicated);
+        assert_eq!(heard.reordered, sent.impaired.reordered);
+        assert!(origin.stats().latency.min() >= 3 * MILLISECOND);
+    }
+
+    #[test]
+    fn the_latency_of_a_stalled_sender_counts_from_when_packets_were_due() {
+        let origin = Origin::start(OriginSettings::new(ANY)).unwrap();
+        let settings = settings(origin.address().unwrap(), 1, Roles::Publish);
+        let mut generator = Generator::new(settings).unwrap();
+        let deadline = clock::now() + SECOND;
+        while generator.station().counts().open == 0 && clock::now() < deadline {
+            generator.turn(clock::now(), true).unwrap();
+        }
+        // A stall of 100 ms: the sender is not called, and 20 packets become due.
+        let stalled_at = clock::now();
+        while clock::now() < stalled_at + 100 * MILLISECOND {
+            std::hint::spin_loop();
+        }
+        generator.turn(clock::now(), true).unwrap();
+        let sent = generator.station().counts().sent;
+        assert!(sent >= 20, "{sent} packets: the stall was forgiven");
+        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received == sent));
+        let stats = origin.stats();
+        assert!(stats.due_latency.max() >= 95 * MILLISECOND);
+        assert!(stats.due_latency.mean() >= stats.latency.mean() + 30.0 * MILLISECOND as f64);
     }
 
     #[test]

@@ -17,16 +17,22 @@
     )
 )]
 
+mod arrivals;
 pub mod baseline;
 pub mod batch;
 pub mod board;
 pub mod client;
 pub mod clock;
+pub mod commands;
+pub mod course;
 pub mod demo;
+mod egress;
 pub mod gate;
 pub mod generator;
+pub mod hdr;
 pub mod http;
 pub mod http_server;
+pub mod impair;
 pub mod link;
 pub mod measure;
 pub mod origin;
@@ -34,11 +40,14 @@ pub mod pace;
 pub mod paced;
 pub mod pair;
 pub mod payload;
+pub mod progress;
+pub mod proof;
 pub mod registration;
 pub mod report;
 pub mod result;
 pub mod rig;
 pub mod run;
+pub mod shape;
 pub mod sockets;
 pub mod srt;
 pub mod station;

@@ -17,6 +17,7 @@ use ringway::protocol::srt::{
 use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
 use crate::board::{Board, Counts, Published};
 use crate::clock::{self, SECOND, srt_timestamp};
+use crate::impair::Impairment;
 use crate::link::{Ends, Link};
 use crate::payload;
 use crate::sockets::Sockets;
@@ -47,6 +48,8 @@ pub struct OriginSettings {
     pub sessions_max: usize,
     /// A caller is given up after this long without a packet.
     pub idle_timeout: Duration,
+    /// What becomes of what it sends.
+    pub impairment: Impairment,
     /// How its socket is set up.
     pub socket: SocketOptions,
     /// CPUs that its thread may use; empty: all.
@@ -70,6 +73,7 @@ impl OriginSettings {
             encryption: 0,
             sessions_max: 20_000,
             idle_timeout: Duration::from_secs(10),
+            impairment: Impairment::default(),
             socket: SocketOptions::default(),
             cpus: Vec::new(),
             seed: 2,
@@ -164,12 +168,12 @@ struct Door {
     guests: HashMap<(SocketAddr, SocketId), Guest>,
     /// Callers whose first conclusion has been ignored. Bounded by `sessions_max`.
     turned_away: HashSet<(SocketAddr, SocketId)>,
-    next_slot: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Guest {
-    slot: usize,
+    /// The origin's end. Unlike its slot it is not soon used again.
+    id: SocketId,
     initial_sequence: u32,
     accepted_ns: u64,
 }
@@ -187,6 +191,9 @@ impl Listener {
                 is_alive: settings.is_alive,
                 idle_timeout_ns: u64::try_from(settings.idle_timeout.as_nanos())
                     .unwrap_or(u64::MAX),
+                // What a station may have before it uses slots again.
+                slots_max: settings.sessions_max.saturating_mul(2).saturating_add(64),
+                impairment: settings.impairment,
                 seed: settings.seed,
             },
             Sockets::new(vec![socket])?,
@@ -200,7 +207,6 @@ impl Listener {
                 cookies: CookieKey::new(key),
                 guests: HashMap::new(),
                 turned_away: HashSet::new(),
-                next_slot: 0,
                 settings,
             },
         })
@@ -288,9 +294,9 @@ impl Door {
         match self.admit(station, caller, handshake, bytes, now) {
             Ok(guest) => {
                 let timestamp = srt_timestamp(guest.accepted_ns, now);
-                let id = station.id_of(guest.slot);
+                let caller = route.to.ip();
                 let packet =
-                    srt::conclusion_response(handshake, id, timestamp, LATENCY_MS, route.to.ip());
+                    srt::conclusion_response(handshake, guest.id, timestamp, LATENCY_MS, caller);
                 station.send(route, &packet);
             }
             Err(code) => {
@@ -314,15 +320,17 @@ impl Door {
             return Err(code);
         }
         if let Some(guest) = self.guests.get(&caller).copied() {
-            if guest.initial_sequence == handshake.initial_sequence && station.is_open(guest.slot) {
+            let slot = station.slot_of(guest.id).filter(|slot| station.is_open(*slot));
+            if guest.initial_sequence == handshake.initial_sequence && slot.is_some() {
                 return Ok(guest);
             }
             // Another sequence number is another attempt of the same socket; the old one is over.
-            station.close(guest.slot, false);
+            slot.map(|slot| station.close(slot, false));
             self.guests.remove(&caller);
         }
         if self.guests.len() >= self.settings.sessions_max {
-            self.guests.retain(|_, guest| station.is_open(guest.slot));
+            let is_open = |id| station.slot_of(id).is_some_and(|slot| station.is_open(slot));
+            self.guests.retain(|_, guest| is_open(guest.id));
             self.turned_away.clear();
             if self.guests.len() >= self.settings.sessions_max {
                 return Err(REJECT_RESOURCE);
@@ -336,15 +344,15 @@ impl Door {
             // option do.
             Err(_) => (payload::identity(&stream_id), false),
         };
+        let slot = station.vacancy();
         let guest = Guest {
-            slot: self.next_slot,
+            id: station.id_of(slot),
             initial_sequence: handshake.initial_sequence,
             accepted_ns: now,
         };
-        self.next_slot += 1;
-        let ends = Ends { local: station.id_of(guest.slot), remote: handshake.socket };
+        let ends = Ends { local: guest.id, remote: handshake.socket };
         let link = Link::new(ends, handshake.initial_sequence, stream, now, now);
-        station.open(guest.slot, link, Route { socket: 0, to: caller.0, from: None }, plays);
+        station.open(slot, link, Route { socket: 0, to: caller.0, from: None }, plays);
         self.guests.insert(caller, guest);
         Ok(guest)
     }

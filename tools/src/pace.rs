@@ -23,6 +23,16 @@ impl Pacer {
         (per_second > 0.0 && period_ns.is_finite()).then_some(Self { start_ns, period_ns, next: 0 })
     }
 
+    /// The grid that goes on at another rate where this one's next tick lies, or a new period from
+    /// now if that is sooner. Ticks that are overdue stay due at their times: a change of rate
+    /// forgives no stall. `None` when the rate is not positive.
+    #[must_use]
+    pub fn at_rate(&self, now_ns: u64, per_second: f64) -> Option<Self> {
+        let next = Self::new(now_ns, per_second)?;
+        let start_ns = self.next_at().min(now_ns.saturating_add(next.period_ns as u64));
+        Some(Self { start_ns, ..next })
+    }
+
     /// When the next tick is due.
     #[must_use]
     pub fn next_at(&self) -> u64 {
@@ -66,6 +76,23 @@ mod tests {
         let mut pacer = Pacer::new(100, 1_000.0).unwrap();
         assert_eq!(pacer.take(99), None);
         assert_eq!(pacer.next_at(), 100);
+    }
+
+    #[test]
+    fn a_change_of_rate_keeps_what_is_overdue() {
+        let mut pacer = Pacer::new(0, 1_000.0).unwrap();
+        pacer.take(0).unwrap();
+        let mut faster = pacer.at_rate(10 * 1_000_000, 2_000.0).unwrap();
+        let now = 10 * 1_000_000;
+        assert_eq!(faster.take(now), Some(1_000_000));
+        assert_eq!(faster.take(now), Some(1_500_000));
+    }
+
+    #[test]
+    fn a_higher_rate_does_not_wait_for_the_tick_of_a_low_one() {
+        let mut pacer = Pacer::new(0, 0.1).unwrap();
+        pacer.take(0).unwrap();
+        assert_eq!(pacer.at_rate(500, 1_000.0).unwrap().next_at(), 500 + 1_000_000);
     }
 
     #[test]

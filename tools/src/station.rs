@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use ringway::protocol::srt::{ControlType, Header, Kind, SocketId};
 
-use crate::batch::{BATCH_MAX, Datagram, ReceiveBatch, Route, SendBatch};
+use crate::batch::{BATCH_MAX, Datagram, ReceiveBatch, Route};
 use crate::board::{Board, Counts, Ledger};
 use crate::clock;
+use crate::egress::{Egress, Run};
+use crate::impair::Impairment;
 use crate::link::{Heard, Link};
 use crate::pace::Pacer;
 use crate::payload;
+use crate::shape::{Beat, Frame, Rhythm, Schedule, Shape};
 use crate::sockets::Sockets;
 use crate::srt;
 
@@ -30,11 +33,48 @@ pub struct Media {
     pub train: bool,
     /// Payload bytes; at least [`payload::LEN_MIN`] for the receiving side to judge them.
     pub size: usize,
+    /// When they leave. The constant shape spaces the bursts of all links evenly; with the others
+    /// each link has a rhythm of its own.
+    pub shape: Shape,
 }
 
 impl Default for Media {
     fn default() -> Self {
-        Self { rate: 200.0, burst: 1, train: false, size: 1_316 }
+        Self { rate: 200.0, burst: 1, train: false, size: 1_316, shape: Shape::Constant }
+    }
+}
+
+impl Media {
+    /// What the link in `slot` sends; nothing where all links share one even pace.
+    fn rhythm(&self, slot: usize) -> Option<Rhythm> {
+        let Self { rate, burst, size, shape, .. } = *self;
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
+        let rhythms = [
+            Rhythm::SrtLive { rate, size },
+            Rhythm::Video { rate, frames: 25, size },
+            Rhythm::Audio,
+            Rhythm::Constant { rate, burst, size },
+        ];
+        let index = match shape {
+            Shape::Constant => return None,
+            Shape::SrtLive => 0,
+            Shape::Video => 1,
+            Shape::Audio => 2,
+            Shape::Mixed => slot % rhythms.len(),
+        };
+        rhythms.get(index).copied()
+    }
+
+    /// Packets per second of `links` links together, averaged over the keyframes.
+    #[must_use]
+    pub fn packets_per_second(&self, links: usize) -> f64 {
+        let of_link =
+            |slot| self.rhythm(slot).map_or(self.rate, |rhythm| rhythm.packets_per_second());
+        (0..links).map(of_link).sum()
+    }
+
+    fn largest_payload(&self) -> usize {
+        self.size.max(usize::from(Rhythm::Audio.packet_size()))
     }
 }
 
@@ -47,6 +87,10 @@ pub struct StationSettings {
     pub is_alive: bool,
     /// A link is closed when its peer has been silent for this long.
     pub idle_timeout_ns: u64,
+    /// Slots that it may have; an ID names one of them.
+    pub slots_max: usize,
+    /// What becomes of what it sends.
+    pub impairment: Impairment,
     /// For everything that looks random.
     pub seed: u64,
 }
@@ -55,10 +99,20 @@ pub struct StationSettings {
 pub struct Station {
     settings: StationSettings,
     pub(crate) sockets: Arc<Sockets>,
-    outbox: SendBatch,
-    /// By slot. The socket ID of a slot is `first_id` plus the slot.
+    egress: Egress,
+    /// By slot.
     links: Vec<Option<Connected>>,
+    /// By slot: how often it was given to another link. An ID is `first_id`, plus the slot, plus the
+    /// generation times the number of slots, so that what comes late for an earlier link of a slot
+    /// is not taken for the present one's.
+    generations: Vec<u32>,
     first_id: u32,
+    stride: u32,
+    /// Where the next vacant slot is looked for.
+    vacancy_turn: usize,
+    /// The beats of links with a rhythm of their own.
+    schedule: Schedule,
+    is_sending: bool,
     /// Slots that send media, in the order of their opening.
     senders: Vec<usize>,
     pacer: Option<Pacer>,
@@ -75,6 +129,8 @@ struct Connected {
     link: Link,
     route: Route,
     is_sender: bool,
+    /// While it sends to a rhythm of its own.
+    beat: Option<Beat>,
 }
 
 impl Station {
@@ -82,35 +138,71 @@ impl Station {
     #[must_use]
     pub fn new(settings: StationSettings, sockets: Sockets) -> Self {
         let now = clock::now();
-        // Below bit 30, which marks groups, with room for a million slots.
+        // Below bit 30, which marks groups, with room for every generation.
         let first_id = 0x0100_0000 + (payload::mix(settings.seed) as u32 & 0x0FFF_FFFF);
         Self {
             settings,
             sockets: Arc::new(sockets),
-            outbox: SendBatch::default(),
+            egress: Egress::new(settings.impairment, settings.seed),
             links: Vec::new(),
+            generations: Vec::new(),
             first_id,
+            stride: u32::try_from(settings.slots_max).unwrap_or(ID_SPACE).clamp(1, ID_SPACE),
+            vacancy_turn: 0,
+            schedule: Schedule::default(),
+            is_sending: false,
             senders: Vec::new(),
             pacer: None,
             next_sender: 0,
             upkeep: Pacer::new(now, UPKEEP_RATE).filter(|_| settings.is_alive),
             upkeep_turn: 0,
-            filler: payload::filler(settings.seed, settings.media.size),
+            filler: payload::filler(settings.seed, settings.media.largest_payload()),
             ledger: Ledger::new(now),
             acknowledged_before: 0,
         }
     }
 
-    /// The socket ID that belongs to a slot.
+    /// The socket ID of the link in a slot, open or to come.
     #[must_use]
     pub fn id_of(&self, slot: usize) -> SocketId {
-        SocketId(self.first_id.wrapping_add(slot as u32))
+        let generation = self.generations.get(slot).copied().unwrap_or(0);
+        let lap = generation % (ID_SPACE / self.stride);
+        SocketId(self.first_id + lap * self.stride + slot as u32 % self.stride)
     }
 
-    /// The slot that belongs to a socket ID, open or not.
+    /// The slot that belongs to a socket ID, open or not. `None` for one that is not, or no longer,
+    /// this station's.
     #[must_use]
-    pub fn slot_of(&self, id: SocketId) -> usize {
-        id.0.wrapping_sub(self.first_id) as usize
+    pub fn slot_of(&self, id: SocketId) -> Option<usize> {
+        let slot = (id.0.checked_sub(self.first_id)? % self.stride) as usize;
+        (self.id_of(slot) == id).then_some(slot)
+    }
+
+    /// Gives a slot's next link another ID than the ones before.
+    pub fn renew(&mut self, slot: usize) {
+        if self.generations.len() <= slot {
+            self.generations.resize(slot + 1, 0);
+        }
+        if let Some(generation) = self.generations.get_mut(slot) {
+            *generation = generation.wrapping_add(1);
+        }
+    }
+
+    /// A slot without a link, with an ID that no link has had lately. Slots are used again once half
+    /// of them are vacant: a search then ends after a few steps, and memory follows the number of
+    /// open links.
+    pub fn vacancy(&mut self) -> usize {
+        let open = usize::try_from(self.ledger.interval.counts.open).unwrap_or(usize::MAX);
+        if self.links.len() <= open.saturating_mul(2).max(SLOTS_MIN) {
+            return self.links.len();
+        }
+        while self.is_open(self.vacancy_turn) {
+            self.vacancy_turn = (self.vacancy_turn + 1) % self.links.len();
+        }
+        let slot = self.vacancy_turn;
+        self.vacancy_turn = (slot + 1) % self.links.len();
+        self.renew(slot);
+        slot
     }
 
     /// Opens a link in `slot`.
@@ -119,13 +211,16 @@ impl Station {
             self.links.resize_with(slot + 1, || None);
         }
         if let Some(place) = self.links.get_mut(slot) {
-            *place = Some(Connected { link, route, is_sender });
+            *place = Some(Connected { link, route, is_sender, beat: None });
             self.ledger.interval.counts.open += 1;
             self.ledger.interval.counts.connected += 1;
         }
         if is_sender {
             self.senders.push(slot);
-            self.pacer = None;
+            self.retune();
+            if self.is_sending {
+                self.start_beat(slot, clock::now());
+            }
         }
     }
 
@@ -138,7 +233,7 @@ impl Station {
         self.acknowledged_before += connected.link.acknowledged();
         if connected.is_sender {
             self.senders.retain(|sender| *sender != slot);
-            self.pacer = None;
+            self.retune();
         }
         if goodbye {
             self.send(connected.route, &connected.link.shutdown(clock::now()));
@@ -175,45 +270,39 @@ impl Station {
         self.ledger.interval.setup.saturating_record(took_ns);
     }
 
-    /// Queues a datagram.
+    /// Queues a datagram that is no media.
     pub fn send(&mut self, route: Route, bytes: &[u8]) {
-        if self.outbox.is_full() {
-            self.flush();
-        }
-        self.outbox.push_bytes(route, bytes);
+        self.egress.send(&self.sockets, route, bytes);
         self.ledger.interval.counts.datagrams_out += 1;
     }
 
     /// Queues the next `count` media packets of `slot`, one by one or as one train.
     pub fn send_media(&mut self, slot: usize, count: u16, train: bool, intended_ns: u64) {
-        let length = srt::HEADER_LEN + self.settings.media.size;
-        let per_send = if train { count.clamp(1, TRAIN_MAX) } else { 1 };
-        let mut left = count;
-        while left > 0 {
-            if self.outbox.is_full() {
-                self.flush();
+        let size = u16::try_from(self.settings.media.size).unwrap_or(u16::MAX);
+        self.send_frame(slot, Frame { intended_ns, packets: count, size, last_size: size }, train);
+    }
+
+    fn send_frame(&mut self, slot: usize, frame: Frame, is_train: bool) {
+        let Self { egress, links, filler, sockets, ledger, .. } = self;
+        let Some(Some(Connected { link, route, .. })) = links.get_mut(slot) else {
+            return;
+        };
+        let Frame { intended_ns, packets, .. } = frame;
+        let size = srt::HEADER_LEN + usize::from(frame.size);
+        let last_size = srt::HEADER_LEN + usize::from(frame.last_size);
+        let run = Run { packets, size, last_size, is_train };
+        egress.send_run(sockets, *route, run, |packet, _| {
+            if let Some(payload) = packet.get_mut(srt::HEADER_LEN..)
+                && let Some(filler) = filler.get(..payload.len())
+            {
+                payload.copy_from_slice(filler);
             }
-            let Some(Some(connected)) = self.links.get_mut(slot) else {
-                return;
-            };
-            let packets = per_send.min(left);
-            let segment = u16::try_from(length).ok().filter(|_| packets > 1);
-            let bytes = self.outbox.push(connected.route, length * usize::from(packets), segment);
-            for packet in bytes.chunks_exact_mut(length) {
-                if let Some(payload) = packet.get_mut(srt::HEADER_LEN..) {
-                    payload.copy_from_slice(&self.filler);
-                }
-                let now = clock::now();
-                connected.link.write_data(packet, intended_ns, now);
-                self.ledger
-                    .interval
-                    .lateness
-                    .saturating_record(now.saturating_sub(intended_ns).max(1));
-            }
-            left -= packets;
-            self.ledger.interval.counts.sent += u64::from(packets);
-            self.ledger.interval.counts.datagrams_out += u64::from(packets);
-        }
+            let now = clock::now();
+            link.write_data(packet, intended_ns, now);
+            ledger.interval.lateness.saturating_record(now.saturating_sub(intended_ns).max(1));
+        });
+        ledger.interval.counts.sent += u64::from(packets);
+        ledger.interval.counts.datagrams_out += u64::from(packets);
     }
 
     /// Queues a keepalive on every link, whether due or not.
@@ -230,7 +319,7 @@ impl Station {
     /// Closes all links with a goodbye and shows the final totals.
     pub(crate) fn finish(&mut self) {
         self.close_all();
-        self.flush();
+        self.egress.finish(&self.sockets);
         self.publish();
     }
 
@@ -240,31 +329,68 @@ impl Station {
 
     /// Hands everything queued to the kernel.
     pub fn flush(&mut self) {
-        if let Err(error) = self.outbox.flush(&self.sockets.sockets) {
-            // Only waiting for room can fail, and then the rest of the batch is as good as refused.
-            debug_assert!(false, "cannot wait for a socket: {error}");
-        }
-        self.ledger.interval.counts.send_errors = self.outbox.refused();
+        self.egress.flush(&self.sockets);
     }
 
     /// Does what is due: media, acknowledgements, keepalives, publishing. Returns when it wants to
     /// be called next.
     pub fn turn(&mut self, now_ns: u64, send_media: bool) -> u64 {
-        let media_at = if send_media { self.pace(now_ns) } else { self.stop_pacing() };
+        if send_media != self.is_sending {
+            self.is_sending = send_media;
+            self.switch_media(now_ns);
+        }
+        let media_at = if send_media { self.pace(now_ns) } else { u64::MAX };
         let upkeep_at = self.keep_up(now_ns);
         self.flush();
         if self.ledger.is_due(now_ns) {
             self.publish();
         }
-        media_at.min(upkeep_at).min(self.ledger.due_at())
+        media_at.min(upkeep_at).min(self.egress.next_at()).min(self.ledger.due_at())
+    }
+
+    /// Starts what sends, from now on, or forgets when it was to send.
+    fn switch_media(&mut self, now_ns: u64) {
+        self.pacer = None;
+        self.schedule.clear();
+        if self.is_sending {
+            self.pacer = Pacer::new(now_ns, self.bursts_per_second());
+            for slot in self.senders.clone() {
+                self.start_beat(slot, now_ns);
+            }
+        }
+    }
+
+    fn start_beat(&mut self, slot: usize, now_ns: u64) {
+        let rhythm = self.settings.media.rhythm(slot);
+        let seed = self.settings.seed ^ payload::mix(slot as u64);
+        if let Some(Some(connected)) = self.links.get_mut(slot) {
+            connected.beat = rhythm.and_then(|rhythm| Beat::start(rhythm, now_ns, seed));
+            if let Some(beat) = &connected.beat {
+                self.schedule.plan(beat, slot, 0);
+            }
+        }
+    }
+
+    /// Bursts of all links that share one even pace.
+    fn bursts_per_second(&self) -> f64 {
+        let Media { rate, burst, shape, .. } = self.settings.media;
+        let senders = if shape == Shape::Constant { self.senders.len() } else { 0 };
+        rate * senders as f64 / f64::from(burst.max(1))
+    }
+
+    /// Paces the media of as many senders as there are now. What is overdue stays so.
+    fn retune(&mut self) {
+        if self.is_sending {
+            let (now_ns, rate) = (clock::now(), self.bursts_per_second());
+            self.pacer = match &self.pacer {
+                Some(pacer) => pacer.at_rate(now_ns, rate),
+                None => Pacer::new(now_ns, rate),
+            };
+        }
     }
 
     fn pace(&mut self, now_ns: u64) -> u64 {
-        let Media { rate, burst, train, .. } = self.settings.media;
-        if self.pacer.is_none() {
-            let bursts_per_second = rate * self.senders.len() as f64 / f64::from(burst.max(1));
-            self.pacer = Pacer::new(now_ns, bursts_per_second);
-        }
+        let Media { burst, train, .. } = self.settings.media;
         // Bounded, so that a station that has fallen behind still receives.
         for _ in 0..BATCH_MAX {
             let Some(intended_ns) = self.pacer.as_mut().and_then(|pacer| pacer.take(now_ns)) else {
@@ -275,12 +401,22 @@ impl Station {
                 self.send_media(slot, burst.max(1), train, intended_ns);
             }
         }
-        self.pacer.map_or(u64::MAX, |pacer| pacer.next_at())
-    }
-
-    fn stop_pacing(&mut self) -> u64 {
-        self.pacer = None;
-        u64::MAX
+        for _ in 0..BATCH_MAX {
+            let Some((at, slot, index)) = self.schedule.pop_due(now_ns) else {
+                break;
+            };
+            let Some(Some(Connected { beat: Some(beat), .. })) = self.links.get_mut(slot) else {
+                continue;
+            };
+            if beat.next_at() == at
+                && let Some(frame) = beat.take(now_ns)
+            {
+                self.schedule.plan(beat, slot, index);
+                self.send_frame(slot, frame, train);
+            }
+        }
+        let even_at = self.pacer.map_or(u64::MAX, |pacer| pacer.next_at());
+        even_at.min(self.schedule.next_at())
     }
 
     /// Once per millisecond a tenth of the links gets its ACK or keepalive: each link every 10 ms,
@@ -322,8 +458,9 @@ impl Station {
     fn deliver(&mut self, datagram: &Datagram<'_>, destination: SocketId, arrived_ns: u64) {
         let slot = self.slot_of(destination);
         let Self { links, ledger: Ledger { interval, .. }, .. } = self;
-        let connected = match links.get_mut(slot) {
-            Some(Some(connected)) if connected.route.to == datagram.source => connected,
+        let connected = slot.and_then(|slot| Some((slot, links.get_mut(slot)?.as_mut()?)));
+        let (slot, connected) = match connected {
+            Some((slot, connected)) if connected.route.to == datagram.source => (slot, connected),
             Some(_) | None => {
                 interval.counts.strays += 1;
                 return;
@@ -331,7 +468,7 @@ impl Station {
         };
         match connected.link.hear(datagram.bytes, arrived_ns, &mut interval.counts.media) {
             Heard::Data(Some(stamp)) => {
-                interval.latency.saturating_record(arrived_ns.saturating_sub(stamp.sent_ns).max(1));
+                interval.record_arrival(&stamp, arrived_ns);
             }
             Heard::Data(None) | Heard::Control => {}
             Heard::Answer(packet) => {
@@ -349,7 +486,10 @@ impl Station {
     pub(crate) fn publish(&mut self) {
         let open: u64 =
             self.links.iter().flatten().map(|connected| connected.link.acknowledged()).sum();
-        self.ledger.interval.counts.acknowledged = self.acknowledged_before + open;
+        let counts = &mut self.ledger.interval.counts;
+        counts.acknowledged = self.acknowledged_before + open;
+        counts.send_errors = self.egress.refused();
+        counts.impaired = self.egress.impaired();
         self.ledger.publish();
     }
 }
@@ -379,7 +519,8 @@ pub fn receive(
     })
 }
 
-/// 64 segments are what kernels before 6.9 take, 65,507 bytes what a datagram holds: 49 x 1,332
-/// fit.
-const TRAIN_MAX: u16 = 49;
 const UPKEEP_RATE: f64 = 1_000.0;
+/// IDs from the first one to bit 30, at the least.
+const ID_SPACE: u32 = 0x2F00_0000;
+/// So many slots are used before any is used again.
+const SLOTS_MIN: usize = 64;

@@ -99,10 +99,11 @@ impl Worker {
         self.board.lock().counts
     }
 
-    /// Forgets the histograms up to now.
+    /// Forgets the histograms up to now, but for how long sessions took to connect.
     pub fn reset_histograms(&self) {
         let mut published = self.board.lock();
         published.latency.reset();
+        published.due_latency.reset();
         published.lateness.reset();
     }
 

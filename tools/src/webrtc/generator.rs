@@ -13,14 +13,16 @@ use std::sync::Arc;
 
 use ringway::protocol::demux::Kind;
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
 use crate::board::Board;
 use crate::clock::{self, MILLISECOND, SECOND};
 use crate::generator::Roles;
+use crate::impair::Impairment;
 use crate::payload;
 use crate::sockets::{Sockets, loopback_source, slot_of_source};
 use crate::webrtc::agent::{Agent, Outcome};
-use crate::webrtc::signalling::{self, Admission, Invitation, Reply, Signalling, Wish};
+use crate::webrtc::signalling::{self, Admission, Invitation, Order, Reply, Signalling, Wish};
 use crate::webrtc::station::{Media, Station};
 use crate::worker::{Side, Worker};
 
@@ -35,10 +37,14 @@ pub struct GeneratorSettings {
     pub roles: Roles,
     /// Clients that begin per second.
     pub connect_rate: f64,
+    /// Once all have begun: clients per second that leave by DELETE and are replaced by new ones.
+    pub churn_rate: f64,
     /// Streams are called this and a number.
     pub stream_prefix: String,
     /// What publishers send.
     pub media: Media,
+    /// What becomes of everything that they send but HTTP.
+    pub impairment: Impairment,
     /// Send checks and media here instead of to the candidate of the answer: the way through a
     /// relay that changes no answers.
     pub media_via: Option<SocketAddr>,
@@ -57,8 +63,10 @@ impl GeneratorSettings {
             sessions,
             roles: Roles::Both,
             connect_rate: 500.0,
+            churn_rate: 0.0,
             stream_prefix: "live/bench".to_owned(),
             media: Media::mixed(),
+            impairment: Impairment::default(),
             media_via: None,
             socket: SocketOptions::default(),
             seed: 1,
@@ -75,13 +83,7 @@ impl GeneratorSettings {
     }
 
     fn invitation(&self, has_own_addresses: bool) -> Invitation {
-        Invitation {
-            http: self.http,
-            sessions: self.sessions,
-            connect_rate: self.connect_rate,
-            has_own_addresses,
-            seed: self.seed,
-        }
+        Invitation { http: self.http, sessions: self.sessions, has_own_addresses, seed: self.seed }
     }
 }
 
@@ -98,16 +100,25 @@ struct Clients {
     shares_socket: bool,
     /// By slot.
     clients: Vec<Client>,
+    arrivals: Arrivals,
     /// When whose next check is due: before the first proof, and after it. All of a queue wait
     /// equally long, so its front is due first.
-    knocking: VecDeque<(u64, usize)>,
-    checking: VecDeque<(u64, usize)>,
+    knocking: Queue,
+    checking: Queue,
     /// When whose next report is due.
-    reporting: VecDeque<(u64, usize)>,
+    reporting: Queue,
 }
+
+/// When, which slot, which of the clients that the slot has had: what was planned for an earlier one
+/// is not done for a later one.
+type Queue = VecDeque<(u64, usize, u64)>;
 
 struct Client {
     wish: Wish,
+    /// How many have had the slot before.
+    generation: u64,
+    /// When it was due to ask.
+    due_ns: u64,
     asked_ns: u64,
     state: State,
     location: Option<String>,
@@ -115,8 +126,13 @@ struct Client {
 
 #[expect(clippy::large_enum_variant, reason = "nearly every client is in the large one")]
 enum State {
+    /// Not begun, or asked and not answered.
     Asking,
-    Admitted { agent: Agent, route: Route, proven_ns: Option<u64> },
+    Admitted {
+        agent: Agent,
+        route: Route,
+        proven_ns: Option<u64>,
+    },
     Over,
 }
 
@@ -137,15 +153,27 @@ impl Generator {
             .collect::<io::Result<Vec<_>>>()?;
         let clients = (0..settings.sessions).map(|slot| Client {
             wish: settings.wish(slot),
+            generation: 0,
+            due_ns: 0,
             asked_ns: 0,
             state: State::Asking,
             location: None,
         });
         Ok(Self {
             inbox: ReceiveBatch::new(settings.socket.trains),
-            station: Station::new(settings.media.clone(), Sockets::new(sockets)?, settings.seed),
+            station: Station::new(
+                settings.media.clone(),
+                Sockets::new(sockets)?,
+                settings.impairment,
+                settings.seed,
+            ),
             clients: Clients {
                 clients: clients.collect(),
+                arrivals: Arrivals::new(
+                    settings.sessions,
+                    settings.connect_rate,
+                    settings.churn_rate,
+                ),
                 settings,
                 shares_socket,
                 knocking: VecDeque::new(),
@@ -172,19 +200,21 @@ impl Generator {
 impl Side for Generator {
     fn turn(&mut self, now_ns: u64, send_media: bool) -> io::Result<u64> {
         let Self { inbox, station, clients, signalling } = self;
-        if signalling.is_none() {
+        let signalling = match signalling {
+            Some(signalling) => signalling,
             // Here and not earlier, so that its threads stay on this thread's CPUs.
-            *signalling = Some(clients.ask()?);
-        }
-        while let Some(reply) = signalling.as_ref().and_then(Signalling::reply) {
+            None => signalling.insert(Signalling::start(clients.invitation())?),
+        };
+        while let Some(reply) = signalling.reply() {
             clients.admit(station, reply, now_ns);
         }
+        let arrivals_at = clients.arrive(station, signalling, now_ns);
         let sockets = station.sockets();
         sockets.drain(inbox, |socket, datagram, arrived_ns| {
             clients.hear(station, socket, datagram, arrived_ns);
         })?;
         let clients_at = clients.turn(station, now_ns);
-        Ok(station.turn(now_ns, send_media).min(clients_at))
+        Ok(station.turn(now_ns, send_media).min(clients_at).min(arrivals_at))
     }
 
     fn sockets(&self) -> Arc<Sockets> {
@@ -196,20 +226,67 @@ impl Side for Generator {
     }
 
     fn finish(&mut self) {
-        self.signalling = None;
+        let replies = self.signalling.take().map(Signalling::stop).unwrap_or_default();
+        for reply in replies {
+            self.clients.admit(&mut self.station, reply, clock::now());
+        }
         self.station.counts().deleted += self.clients.leave();
         for slot in 0..self.clients.clients.len() {
             self.station.close(slot);
         }
-        self.station.publish();
+        self.station.finish();
     }
 }
 
 impl Clients {
-    fn ask(&self) -> io::Result<Signalling> {
-        let settings = self.settings.clone();
-        let invitation = settings.invitation(self.shares_socket);
-        Signalling::start(invitation, move |slot| settings.wish(slot))
+    fn invitation(&self) -> Invitation {
+        self.settings.invitation(self.shares_socket)
+    }
+
+    /// Has those ask who are due. Returns when there are more.
+    fn arrive(&mut self, station: &mut Station, signalling: &Signalling, now_ns: u64) -> u64 {
+        while let Some(arrival) = self.arrivals.take(now_ns) {
+            let (slot, due_ns) = match arrival {
+                Arrival::First { slot, due_ns } => (Some(slot), due_ns),
+                Arrival::Replace { due_ns } => (self.make_room(station), due_ns),
+            };
+            if let Some(slot) = slot {
+                self.ask(station, signalling, slot, due_ns);
+            }
+        }
+        self.arrivals.next_at()
+    }
+
+    /// Ends a client's media and forgets it, all but what it has to DELETE. Gives its slot.
+    fn make_room(&mut self, station: &mut Station) -> Option<usize> {
+        let Self { clients, arrivals, .. } = self;
+        let is_settled = |slot| {
+            clients.get(slot).is_some_and(|client: &Client| match client.state {
+                State::Asking | State::Admitted { proven_ns: None, .. } => false,
+                State::Admitted { proven_ns: Some(_), .. } | State::Over => true,
+            })
+        };
+        let slot = arrivals.pick(is_settled)?;
+        station.close(slot);
+        let client = clients.get_mut(slot)?;
+        client.generation += 1;
+        client.state = State::Asking;
+        station.counts().started += 1;
+        Some(slot)
+    }
+
+    fn ask(&mut self, station: &mut Station, signalling: &Signalling, slot: usize, due_ns: u64) {
+        let Some(client) = self.clients.get_mut(slot) else {
+            return;
+        };
+        let Client { generation, ref wish, .. } = *client;
+        // It stays until there is a reply, so that it is ended even if nobody takes this order.
+        let (wish, leaves) = (wish.clone(), client.location.clone());
+        if !signalling.ask(Order { slot, generation, due_ns, wish, leaves }) {
+            // One order per client always has room.
+            client.state = State::Over;
+            station.counts().timed_out += 1;
+        }
     }
 
     /// Ends every session that has been granted. Returns how many the server says it has ended.
@@ -217,18 +294,21 @@ impl Clients {
         let clients = self.clients.iter_mut().enumerate();
         let locations: Vec<(usize, String)> =
             clients.filter_map(|(slot, client)| Some((slot, client.location.take()?))).collect();
-        signalling::delete_all(&self.settings.invitation(self.shares_socket), &locations)
+        signalling::delete_all(&self.invitation(), &locations)
     }
 
     /// Takes what a client was told, and begins its checks if it got in.
     fn admit(&mut self, station: &mut Station, reply: Reply, now_ns: u64) {
-        let Reply { slot, asked_ns, result } = reply;
+        let Reply { slot, due_ns, asked_ns, has_left, result } = reply;
         let media_via = self.settings.media_via;
         let seed = self.settings.seed ^ payload::mix(slot as u64);
         let Some(client) = self.clients.get_mut(slot) else {
             return;
         };
-        client.asked_ns = asked_ns;
+        (client.due_ns, client.asked_ns) = (due_ns, asked_ns);
+        client.location = None;
+        station.counts().ended += u64::from(has_left);
+        station.counts().deleted += u64::from(has_left);
         match result {
             Ok(Admission { own, remote, candidate, location }) => {
                 let route = Route {
@@ -243,32 +323,39 @@ impl Clients {
             }
             Err(status) => {
                 client.state = State::Over;
-                station.counts().refused += 1;
-                station.counts().refusal = u32::from(status);
+                let counts = station.counts();
+                counts.refused += 1;
+                counts.refusal = u32::from(status);
+                counts.failed += u64::from(client.generation > 0);
             }
         }
     }
 
     /// Does what is due. Returns when there is more to do.
     fn turn(&mut self, station: &mut Station, now_ns: u64) -> u64 {
-        while let Some(slot) = pop_due(&mut self.knocking, now_ns) {
+        while let Some(slot) = pop_due(&mut self.knocking, &self.clients, now_ns) {
             self.knock(station, slot, now_ns);
         }
-        while let Some(slot) = pop_due(&mut self.checking, now_ns) {
+        while let Some(slot) = pop_due(&mut self.checking, &self.clients, now_ns) {
             self.check(station, slot, now_ns);
         }
-        while let Some(slot) = pop_due(&mut self.reporting, now_ns) {
+        while let Some(slot) = pop_due(&mut self.reporting, &self.clients, now_ns) {
             if station.is_open(slot) {
                 station.send_report(slot);
-                self.reporting.push_back((now_ns + REPORT_INTERVAL, slot));
+                self.plan_report(slot, now_ns);
             }
         }
         [&self.knocking, &self.checking, &self.reporting]
             .iter()
             .filter_map(|queue| queue.front())
-            .map(|(due, _)| *due)
+            .map(|(due, ..)| *due)
             .min()
             .unwrap_or(u64::MAX)
+    }
+
+    fn plan_report(&mut self, slot: usize, now_ns: u64) {
+        let generation = self.clients.get(slot).map_or(0, |client| client.generation);
+        self.reporting.push_back((now_ns + REPORT_INTERVAL, slot, generation));
     }
 
     /// Sends a check of a client whose path is not proven yet, and plans the next.
@@ -282,10 +369,11 @@ impl Clients {
         if now_ns.saturating_sub(client.asked_ns) > CONNECT_TIMEOUT {
             client.state = State::Over;
             station.counts().timed_out += 1;
+            station.counts().failed += u64::from(client.generation > 0);
             return;
         }
         station.send(*route, &agent.request(false));
-        self.knocking.push_back((now_ns + KNOCK_INTERVAL, slot));
+        self.knocking.push_back((now_ns + KNOCK_INTERVAL, slot, client.generation));
     }
 
     /// Sends a check of a client whose path has been proven, and plans the next.
@@ -302,7 +390,7 @@ impl Clients {
             return;
         }
         station.send(*route, &agent.request(true));
-        self.checking.push_back((now_ns + CHECK_INTERVAL, slot));
+        self.checking.push_back((now_ns + CHECK_INTERVAL, slot, client.generation));
     }
 
     /// Takes a datagram.
@@ -319,7 +407,7 @@ impl Clients {
             None => Some(socket),
         };
         let found = slot.and_then(|slot| Some((slot, self.clients.get_mut(slot)?)));
-        let Some((slot, Client { wish, asked_ns, state, .. })) = found else {
+        let Some((slot, Client { wish, due_ns, state, .. })) = found else {
             station.counts().strays += 1;
             return;
         };
@@ -336,13 +424,13 @@ impl Clients {
                 Outcome::Proven => {
                     station.counts().checks += 1;
                     if proven_ns.replace(arrived_ns).is_none() {
-                        let (route, asked_ns) = (*route, *asked_ns);
+                        let (route, due_ns) = (*route, *due_ns);
                         let (stream, publishes) = (payload::identity(&wish.path), wish.publishes);
-                        station.record_setup(arrived_ns.saturating_sub(asked_ns));
+                        station.record_setup(arrived_ns.saturating_sub(due_ns));
                         station.open(slot, route, stream, publishes);
                         let now_ns = clock::now();
                         if !publishes {
-                            self.reporting.push_back((now_ns + REPORT_INTERVAL, slot));
+                            self.plan_report(slot, now_ns);
                         }
                         // The first one behind the proof nominates the path.
                         self.check(station, slot, now_ns);
@@ -373,8 +461,14 @@ fn close_by_peer(station: &mut Station, slot: usize) {
     station.counts().closed_by_peer += 1;
 }
 
-fn pop_due(queue: &mut VecDeque<(u64, usize)>, now_ns: u64) -> Option<usize> {
-    queue.pop_front_if(|(due, _)| *due <= now_ns).map(|(_, slot)| slot)
+/// The next slot that something is due for which was planned for its present client.
+fn pop_due(queue: &mut Queue, clients: &[Client], now_ns: u64) -> Option<usize> {
+    while let Some((_, slot, generation)) = queue.pop_front_if(|(due, ..)| *due <= now_ns) {
+        if clients.get(slot).is_some_and(|client| client.generation == generation) {
+            return Some(slot);
+        }
+    }
+    None
 }
 
 /// As often as FFmpeg and libwebrtc ask before they have been answered.
@@ -418,6 +512,39 @@ mod tests {
         assert_eq!((clients.counts().strays, origin.counts().strays), (0, 0));
         assert_eq!(clients.stop().unwrap().counts.deleted, 20);
         assert!(origin.wait_for(PATIENCE, |counts| counts.deleted == 20 && counts.open == 0));
+    }
+
+    #[test]
+    fn clients_come_and_go_at_the_churn_rate() {
+        let origin = Origin::start(OriginSettings::default()).unwrap();
+        let settings = GeneratorSettings { churn_rate: 50.0, ..settings(&origin, 6, Roles::Both) };
+        let clients = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(clients.wait_for(PATIENCE, |counts| counts.ended >= 30));
+        let counts = clients.stop().unwrap().counts;
+        assert_eq!((counts.failed, counts.closed_by_peer, counts.media.damaged), (0, 0, 0));
+        assert!(counts.started >= counts.ended && counts.connected > 30);
+        assert!(origin.wait_for(PATIENCE, |origin| origin.open == 0));
+        assert_eq!(origin.counts().deleted, counts.deleted);
+    }
+
+    #[test]
+    fn the_origin_finds_exactly_what_the_impairment_lost() {
+        let origin = Origin::start(OriginSettings::default()).unwrap();
+        let impairment = Impairment { loss: 0.1, ..Impairment::default() };
+        let settings = GeneratorSettings { impairment, ..settings(&origin, 10, Roles::Publish) };
+        let clients = Generator::start(settings, Vec::new(), true).unwrap();
+        assert!(origin.wait_for(PATIENCE, |counts| counts.media.received > 1_000));
+        clients.send_media(false);
+        // Twice, so that the order to stop has been seen in between.
+        let mut sent = None;
+        assert!(
+            clients.wait_for(PATIENCE, |counts| sent.replace(counts.sent) == Some(counts.sent))
+        );
+        let counts = clients.counts();
+        let expected = counts.sent - counts.impaired.lost;
+        assert!(origin.wait_for(PATIENCE, |origin| origin.media.received == expected));
+        assert!(counts.impaired.lost > 50);
+        assert_eq!(origin.counts().media.reordered, 0);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::batch::{self, Datagram, ReceiveBatch, Route, SocketOptions};
 use crate::board::{Board, Counts, Published};
 use crate::clock::{self, SECOND};
 use crate::http_server::Server;
+use crate::impair::Impairment;
 use crate::sockets::Sockets;
 use crate::webrtc::agent;
 use crate::webrtc::endpoint::{Endpoint, Expected, Order};
@@ -40,6 +41,8 @@ pub struct OriginSettings {
     pub sessions_max: usize,
     /// A session is given up after this long without a datagram.
     pub idle_timeout: Duration,
+    /// What becomes of what it sends.
+    pub impairment: Impairment,
     /// How its socket is set up.
     pub socket: SocketOptions,
     /// CPUs that its threads may use; empty: all.
@@ -58,6 +61,7 @@ impl Default for OriginSettings {
             sends_media: true,
             sessions_max: 20_000,
             idle_timeout: Duration::from_secs(30),
+            impairment: Impairment::default(),
             socket: SocketOptions::default(),
             cpus: Vec::new(),
             seed: 2,
@@ -179,7 +183,12 @@ impl Hall {
         let idle_timeout_ns = u64::try_from(settings.idle_timeout.as_nanos()).unwrap_or(u64::MAX);
         Ok(Self {
             inbox: ReceiveBatch::new(settings.socket.trains),
-            station: Station::new(settings.media.clone(), sockets, settings.seed),
+            station: Station::new(
+                settings.media.clone(),
+                sockets,
+                settings.impairment,
+                settings.seed,
+            ),
             guests: Guests {
                 orders,
                 guests: Vec::new(),
@@ -220,7 +229,7 @@ impl Side for Hall {
         for slot in 0..self.guests.guests.len() {
             self.guests.forget(&mut self.station, slot);
         }
-        self.station.publish();
+        self.station.finish();
     }
 }
 

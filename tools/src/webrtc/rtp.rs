@@ -4,7 +4,7 @@ use ringway::protocol::rtp::RtpHeader;
 
 use crate::clock::SECOND;
 use crate::payload::{self, Order, Stamp, Tally};
-use crate::webrtc::shape::Rhythm;
+use crate::shape::Rhythm;
 
 /// The smallest packet that can carry a stamp behind its header.
 pub const PACKET_MIN: u16 = (RtpHeader::LEN + payload::LEN_MIN) as u16;
@@ -22,7 +22,7 @@ impl Track {
     /// some wrap soon.
     #[must_use]
     pub fn new(rhythm: Rhythm, stream: u64) -> Self {
-        let ssrc = ssrc(stream, rhythm.payload_type());
+        let ssrc = ssrc(stream, payload_type(rhythm));
         Self { rhythm, ssrc, sequence: payload::mix(stream) as u16 }
     }
 
@@ -44,10 +44,10 @@ impl Track {
             return &mut [];
         };
         let [n0, n1] = self.sequence.to_be_bytes();
-        let ticks = u128::from(intended_ns) * u128::from(self.rhythm.clock_rate());
+        let ticks = u128::from(intended_ns) * u128::from(clock_rate(self.rhythm));
         let [t0, t1, t2, t3] = ((ticks / u128::from(SECOND)) as u32).to_be_bytes();
         let [s0, s1, s2, s3] = self.ssrc.to_be_bytes();
-        let second = self.rhythm.payload_type() | if is_last { MARKER } else { 0 };
+        let second = payload_type(self.rhythm) | if is_last { MARKER } else { 0 };
         *header = [VERSION, second, n0, n1, t0, t1, t2, t3, s0, s1, s2, s3];
         self.sequence = self.sequence.wrapping_add(1);
         payload
@@ -66,6 +66,22 @@ pub fn judge(tally: &mut Tally, order: &mut Order, stream: u64, packet: &[u8]) -
         return None;
     }
     tally.judge(order, stream, payload)
+}
+
+/// The dynamic number that offers and answers give the codec.
+fn payload_type(rhythm: Rhythm) -> u8 {
+    match rhythm {
+        Rhythm::Audio => OPUS,
+        Rhythm::Video { .. } | Rhythm::SrtLive { .. } | Rhythm::Constant { .. } => H264,
+    }
+}
+
+/// Ticks per second of the RTP timestamp.
+fn clock_rate(rhythm: Rhythm) -> u64 {
+    match rhythm {
+        Rhythm::Audio => 48_000,
+        Rhythm::Video { .. } | Rhythm::SrtLive { .. } | Rhythm::Constant { .. } => 90_000,
+    }
 }
 
 /// The synchronisation source of a stream's track: the same on both ends without anything being
@@ -88,6 +104,10 @@ pub fn receiver_report(reporter: u32, source: u32, highest: u32) -> [u8; 32] {
     report
 }
 
+/// The payload type of audio in offers and answers.
+pub const OPUS: u8 = 111;
+/// The payload type of video in offers and answers.
+pub const H264: u8 = 106;
 /// Version 2, no padding, no extension, no contributing sources.
 const VERSION: u8 = 0x80;
 const MARKER: u8 = 0x80;
@@ -109,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_packet_is_valid_rtp() {
-        let mut track = Track::new(Rhythm::Video, STREAM);
+        let mut track = Track::new(Rhythm::BROWSER_VIDEO, STREAM);
         let first = RtpHeader::parse(&packet(&mut track, 0)).unwrap();
         let second = packet(&mut track, 1);
         assert_eq!(Kind::of(&second), Kind::Rtp);
@@ -131,7 +151,7 @@ mod tests {
     #[test]
     fn loss_and_reordering_across_tracks_show() {
         let (mut audio, mut video) =
-            (Track::new(Rhythm::Audio, STREAM), Track::new(Rhythm::Video, STREAM));
+            (Track::new(Rhythm::Audio, STREAM), Track::new(Rhythm::BROWSER_VIDEO, STREAM));
         let (mut tally, mut order) = (Tally::default(), Order::default());
         for (track, sequence) in [(&mut audio, 0), (&mut video, 2)] {
             judge(&mut tally, &mut order, STREAM, &packet(track, sequence));

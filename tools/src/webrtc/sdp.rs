@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::payload;
 use crate::webrtc::rtp;
-use crate::webrtc::shape::{H264, OPUS};
+use crate::webrtc::rtp::{H264, OPUS};
 
 /// The credentials of one end: public fragment and password.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,11 +2,10 @@
 //! the media, and the DELETEs at the end.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crate::clock::{self, SECOND};
 use crate::http::{self, Answer, Request};
@@ -14,30 +13,32 @@ use crate::payload;
 use crate::sockets::loopback_source;
 use crate::webrtc::sdp::{self, Credentials};
 
-/// Whom to ask, and for what.
-#[derive(Clone, Debug)]
+/// Whom to ask.
+#[derive(Clone, Copy, Debug)]
 pub struct Invitation {
     /// The relay's or origin's HTTP.
     pub http: SocketAddr,
-    /// Clients.
+    /// Clients that may ask at the same time: one order each.
     pub sessions: usize,
-    /// Clients that begin per second.
-    pub connect_rate: f64,
     /// Each client asks from the address that its media come from.
     pub has_own_addresses: bool,
     /// For credentials.
     pub seed: u64,
 }
 
-impl Invitation {
-    /// When a client begins, after the first one. Without a rate all begin at once.
-    fn delay_ns(&self, slot: usize) -> u64 {
-        if self.connect_rate > 0.0 {
-            (slot as f64 * SECOND as f64 / self.connect_rate) as u64
-        } else {
-            0
-        }
-    }
+/// What a client is to do at the door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Whose place it takes.
+    pub slot: usize,
+    /// How many have had that place before.
+    pub generation: u64,
+    /// When the pacing wants it to ask.
+    pub due_ns: u64,
+    /// What it asks for.
+    pub wish: Wish,
+    /// What to DELETE before: the session of the one that it replaces.
+    pub leaves: Option<String>,
 }
 
 /// What one client asks for.
@@ -54,8 +55,13 @@ pub struct Wish {
 pub struct Reply {
     /// Whose.
     pub slot: usize,
-    /// When the offer left, in monotonic nanoseconds.
+    /// When the offer was due, in monotonic nanoseconds: a queue at the door counts, the time for
+    /// the goodbye of an earlier client does not.
+    pub due_ns: u64,
+    /// When the offer left.
     pub asked_ns: u64,
+    /// Whether the server has ended the earlier session.
+    pub has_left: bool,
     /// The session, or the status of a refusal: 0 where there was no usable answer.
     pub result: Result<Admission, u16>,
 }
@@ -75,34 +81,57 @@ pub struct Admission {
 
 /// The threads that ask. Dropping it stops them.
 pub struct Signalling {
+    orders: Option<SyncSender<Order>>,
     replies: Receiver<Reply>,
     is_stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Signalling {
-    /// Begins to ask for what `wish` says of each slot.
+    /// Begins to wait for orders.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(
-        invitation: Invitation,
-        wish: impl Fn(usize) -> Wish + Send + Sync + 'static,
-    ) -> std::io::Result<Self> {
-        // Room for every reply: no thread ever waits for the one that does the media.
+    pub fn start(invitation: Invitation) -> std::io::Result<Self> {
+        // Room for an order and a reply of every client: nobody ever waits for the other side.
+        let (orders, taken) = sync_channel(invitation.sessions);
         let (post, replies) = sync_channel(invitation.sessions);
-        let mut signalling = Self { replies, is_stopping: Arc::default(), threads: Vec::new() };
-        let shared = Arc::new((invitation, wish, AtomicUsize::new(0), clock::now()));
+        let is_stopping = Arc::<AtomicBool>::default();
+        let mut signalling =
+            Self { orders: Some(orders), replies, is_stopping, threads: Vec::new() };
+        let taken = Arc::new(Mutex::new(taken));
         for _ in 0..THREADS {
-            let (shared, post) = (Arc::clone(&shared), post.clone());
+            let (taken, post) = (Arc::clone(&taken), post.clone());
             let is_stopping = Arc::clone(&signalling.is_stopping);
             let thread = std::thread::Builder::new().name("signalling".to_owned());
-            signalling.threads.push(thread.spawn(move || {
-                let (invitation, wish, next, start_ns) = &*shared;
-                ask_all(invitation, wish, next, *start_ns, &is_stopping, &post);
-            })?);
+            signalling
+                .threads
+                .push(thread.spawn(move || serve(&invitation, &taken, &is_stopping, &post))?);
         }
         Ok(signalling)
+    }
+
+    /// Has a client ask. Whether there was room for the order, as there is while no client has more
+    /// than one.
+    pub fn ask(&self, order: Order) -> bool {
+        self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok())
+    }
+
+    /// Ends the threads, after the requests under way, and gives the replies that were not taken:
+    /// sessions among them have been granted and want to be ended.
+    pub fn stop(mut self) -> Vec<Reply> {
+        self.join();
+        self.replies.try_iter().collect()
+    }
+
+    fn join(&mut self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        // Ends the wait for the next order.
+        self.orders = None;
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so on standard error.
+            let _ = thread.join();
+        }
     }
 
     /// A reply that has come.
@@ -114,40 +143,40 @@ impl Signalling {
 
 impl Drop for Signalling {
     fn drop(&mut self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has said so on standard error.
-            let _ = thread.join();
-        }
+        self.join();
     }
 }
 
-fn ask_all(
+fn serve(
     invitation: &Invitation,
-    wish: &impl Fn(usize) -> Wish,
-    next: &AtomicUsize,
-    start_ns: u64,
+    taken: &Mutex<Receiver<Order>>,
     is_stopping: &AtomicBool,
     post: &SyncSender<Reply>,
 ) {
-    while !is_stopping.load(Ordering::Relaxed) {
-        let slot = next.fetch_add(1, Ordering::Relaxed);
-        if slot >= invitation.sessions {
+    loop {
+        // One thread waits for the order, the others for the lock.
+        let order = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(order) = order else { return };
+        if is_stopping.load(Ordering::Relaxed) {
             return;
         }
-        let begin_ns = start_ns.saturating_add(invitation.delay_ns(slot));
-        clock::pause(Duration::from_nanos(begin_ns.saturating_sub(clock::now())));
+        let begun_ns = clock::now();
+        let leaves = order.leaves.as_deref();
+        let has_left = leaves.is_some_and(|target| delete(invitation, order.slot, target));
         let asked_ns = clock::now();
-        let result = ask(invitation, slot, &wish(slot));
+        let due_ns = order.due_ns + (asked_ns - begun_ns);
+        let result = ask(invitation, &order);
         // Nobody is left to be told when the media's thread has ended.
-        if post.send(Reply { slot, asked_ns, result }).is_err() {
+        if post.send(Reply { slot: order.slot, due_ns, asked_ns, has_left, result }).is_err() {
             return;
         }
     }
 }
 
-fn ask(invitation: &Invitation, slot: usize, wish: &Wish) -> Result<Admission, u16> {
-    let own = Credentials::of_client(invitation.seed ^ payload::mix(slot as u64));
+fn ask(invitation: &Invitation, order: &Order) -> Result<Admission, u16> {
+    let Order { slot, generation, wish, .. } = order;
+    let client = payload::mix(*slot as u64 ^ payload::mix(*generation));
+    let own = Credentials::of_client(invitation.seed ^ client);
     let offer = sdp::offer(&own, payload::identity(&wish.path), wish.publishes);
     let endpoint = if wish.publishes { "whip" } else { "whep" };
     let (app, stream) = wish.path.split_once('/').unwrap_or(("live", &wish.path));
@@ -156,13 +185,20 @@ fn ask(invitation: &Invitation, slot: usize, wish: &Wish) -> Result<Admission, u
         method: "POST",
         target: &target,
         body: Some(("application/sdp", &offer)),
-        from: source(invitation, slot),
+        from: source(invitation, *slot),
     };
     let answer = http::exchange(invitation.http, request).map_err(|_| 0_u16)?;
     if answer.status != 201 {
         return Err(answer.status);
     }
     read(own, &answer).ok_or(0)
+}
+
+/// Ends a session. Whether the server has ended it.
+fn delete(invitation: &Invitation, slot: usize, target: &str) -> bool {
+    let from = source(invitation, slot);
+    let request = Request { method: "DELETE", target, body: None, from };
+    http::exchange(invitation.http, request).is_ok_and(|answer| answer.status == 200)
 }
 
 /// What a 201 grants. `None` if a client could do nothing with it.
@@ -196,10 +232,7 @@ pub fn delete_all(invitation: &Invitation, locations: &[(usize, String)]) -> u64
                     && let Some((slot, target)) =
                         locations.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    let from = source(invitation, *slot);
-                    let request = Request { method: "DELETE", target, body: None, from };
-                    let answer = http::exchange(invitation.http, request);
-                    let is_done = answer.is_ok_and(|answer| answer.status == 200);
+                    let is_done = delete(invitation, *slot, target);
                     deleted.fetch_add(usize::from(is_done), Ordering::Relaxed);
                 }
             });
@@ -245,16 +278,17 @@ mod tests {
     }
 
     #[test]
-    fn clients_begin_at_the_rate_that_was_asked_for() {
-        let invitation = |connect_rate| Invitation {
-            http: "127.0.0.1:1".parse().unwrap(),
-            sessions: 10,
-            connect_rate,
-            has_own_addresses: false,
-            seed: 1,
-        };
-        assert_eq!(invitation(500.0).delay_ns(250), SECOND / 2);
-        assert_eq!(invitation(0.0).delay_ns(250), 0);
+    fn a_client_that_nobody_answers_is_told_so_and_when_it_was_due() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Nobody listens on the TCP port of that number, or it is somebody else who refuses.
+        let http = closed.local_addr().unwrap();
+        let invitation = Invitation { http, sessions: 1, has_own_addresses: false, seed: 1 };
+        let signalling = Signalling::start(invitation).unwrap();
+        let wish = Wish { path: "live/a".to_owned(), publishes: true };
+        assert!(signalling.ask(Order { slot: 0, generation: 0, due_ns: 5, wish, leaves: None }));
+        let reply = signalling.replies.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert_eq!((reply.slot, reply.has_left), (0, false));
+        assert!(reply.due_ns < SECOND && reply.result.is_err());
     }
 
     #[test]

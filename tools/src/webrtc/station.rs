@@ -4,19 +4,19 @@
 //! signalling: its owner opens peers and closes them. One thread owns a station; others read what it
 //! publishes.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use ringway::protocol::rtp::RtpHeader;
 
-use crate::batch::{Route, SendBatch};
+use crate::batch::Route;
 use crate::board::{Board, Counts, Ledger};
 use crate::clock;
+use crate::egress::{Egress, Run};
+use crate::impair::Impairment;
 use crate::payload::{self, Order, Stamp};
+use crate::shape::{Beat, Frame, Rhythm, Schedule, Shape};
 use crate::sockets::Sockets;
 use crate::webrtc::rtp::{self, Track};
-use crate::webrtc::shape::{Beat, Frame, Rhythm};
 
 /// The media that a station sends to each peer that is to have some.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,26 @@ impl Media {
     /// Audio and video.
     #[must_use]
     pub fn mixed() -> Self {
-        Self { rhythms: vec![Rhythm::Audio, Rhythm::Video], train: false }
+        Self { rhythms: vec![Rhythm::Audio, Rhythm::BROWSER_VIDEO], train: false }
+    }
+
+    /// What a shape means to a session. `rate` is of the constant and the live shape, and of video
+    /// where it is given; `burst` of the constant one.
+    #[must_use]
+    pub fn shaped(shape: Shape, rate: Option<f64>, burst: u16, size: u16, train: bool) -> Self {
+        let plain_rate = rate.unwrap_or(RATE_DEFAULT);
+        let video = match rate {
+            Some(rate) => Rhythm::Video { rate, frames: 30, size },
+            None => Rhythm::BROWSER_VIDEO,
+        };
+        let rhythms = match shape {
+            Shape::Audio => vec![Rhythm::Audio],
+            Shape::Video => vec![video],
+            Shape::Mixed => vec![Rhythm::Audio, video],
+            Shape::SrtLive => vec![Rhythm::SrtLive { rate: plain_rate, size }],
+            Shape::Constant => vec![Rhythm::Constant { rate: plain_rate, burst, size }],
+        };
+        Self { rhythms, train }
     }
 
     /// Packets per second and peer, averaged over the keyframes.
@@ -49,11 +68,11 @@ impl Media {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct MediaArguments {
     /// What each session sends: audio is 50 packets/s of 100 bytes, video 30 frames/s with a
-    /// keyframe every 2 s (640 kbit/s), mixed is both, constant what --rate, --burst and --size say
-    #[arg(long, value_enum, default_value = "mixed")]
+    /// keyframe every 2 s (550 kbit/s), mixed is both, constant what --rate, --burst and --size say
+    #[arg(long, value_enum, default_value = "mixed", hide_possible_values = true)]
     shape: Shape,
     /// Packets per second and session of the constant shape
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = RATE_DEFAULT)]
     rate: f64,
     /// Packets of one session that leave together in the constant shape
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_024))]
@@ -61,7 +80,7 @@ pub struct MediaArguments {
     /// Bytes of a packet with its RTP header in the constant shape
     #[arg(
         long,
-        default_value_t = 1_200,
+        default_value_t = SIZE_DEFAULT,
         value_parser = clap::value_parser!(u16).range(i64::from(rtp::PACKET_MIN)..=1_472)
     )]
     size: u16,
@@ -70,26 +89,13 @@ pub struct MediaArguments {
     train: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Shape {
-    Audio,
-    Video,
-    Mixed,
-    Constant,
-}
-
 impl MediaArguments {
     /// The media that it asks for.
     #[must_use]
     pub fn media(&self) -> Media {
         let &Self { shape, rate, burst, size, train } = self;
-        let rhythms = match shape {
-            Shape::Audio => vec![Rhythm::Audio],
-            Shape::Video => vec![Rhythm::Video],
-            Shape::Mixed => vec![Rhythm::Audio, Rhythm::Video],
-            Shape::Constant => vec![Rhythm::Constant { rate, burst, size }],
-        };
-        Media { rhythms, train }
+        let is_plain = matches!(shape, Shape::Constant | Shape::SrtLive);
+        Media::shaped(shape, Some(rate).filter(|_| is_plain), burst, size, train)
     }
 }
 
@@ -98,12 +104,10 @@ pub struct Station {
     media: Media,
     seed: u64,
     sockets: Arc<Sockets>,
-    outbox: SendBatch,
+    egress: Egress,
     /// By slot.
     peers: Vec<Option<Peer>>,
-    /// What is due next: when, whose, which track. An entry that no longer fits its track's beat is
-    /// left over from an earlier peer or an earlier start, and is skipped.
-    schedule: BinaryHeap<Reverse<(u64, usize, usize)>>,
+    schedule: Schedule,
     is_sending: bool,
     filler: Vec<u8>,
     ledger: Ledger,
@@ -126,15 +130,15 @@ struct Peer {
 impl Station {
     /// A station without peers.
     #[must_use]
-    pub fn new(media: Media, sockets: Sockets, seed: u64) -> Self {
+    pub fn new(media: Media, sockets: Sockets, impairment: Impairment, seed: u64) -> Self {
         Self {
             filler: payload::filler(seed, media.largest_packet()),
             media,
             seed,
             sockets: Arc::new(sockets),
-            outbox: SendBatch::default(),
+            egress: Egress::new(impairment, seed),
             peers: Vec::new(),
-            schedule: BinaryHeap::new(),
+            schedule: Schedule::default(),
             is_sending: false,
             ledger: Ledger::new(clock::now()),
         }
@@ -194,12 +198,9 @@ impl Station {
         self.ledger.interval.setup.saturating_record(took_ns.max(1));
     }
 
-    /// Queues a datagram.
+    /// Queues a datagram that is no media.
     pub fn send(&mut self, route: Route, bytes: &[u8]) {
-        if self.outbox.is_full() {
-            self.flush();
-        }
-        self.outbox.push_bytes(route, bytes);
+        self.egress.send(&self.sockets, route, bytes);
         self.ledger.interval.counts.datagrams_out += 1;
     }
 
@@ -227,7 +228,7 @@ impl Station {
         }
         let tally = &mut interval.counts.media;
         if let Some(stamp) = rtp::judge(tally, &mut peer.order, peer.stream, packet) {
-            interval.latency.saturating_record(arrived_ns.saturating_sub(stamp.sent_ns).max(1));
+            interval.record_arrival(&stamp, arrived_ns);
         }
     }
 
@@ -243,10 +244,9 @@ impl Station {
         self.pace(now_ns);
         self.flush();
         if self.ledger.is_due(now_ns) {
-            self.ledger.publish();
+            self.publish();
         }
-        let media_at = self.schedule.peek().map_or(u64::MAX, |Reverse((at, ..))| *at);
-        media_at.min(self.ledger.due_at())
+        self.schedule.next_at().min(self.egress.next_at()).min(self.ledger.due_at())
     }
 
     fn start_beats(&mut self, slot: usize, now_ns: u64) {
@@ -256,8 +256,9 @@ impl Station {
         for (index, (track, beat)) in peer.tracks.iter_mut().enumerate() {
             let seed = self.seed ^ payload::mix(peer.stream ^ index as u64);
             *beat = Beat::start(track.rhythm(), now_ns, seed);
-            let next_at = beat.as_ref().map(Beat::next_at);
-            self.schedule.extend(next_at.map(|at| Reverse((at, slot, index))));
+            if let Some(beat) = beat {
+                self.schedule.plan(beat, slot, index);
+            }
         }
     }
 
@@ -265,10 +266,8 @@ impl Station {
         // Bounded, so that a station that has fallen behind still receives.
         let mut left = PACKETS_PER_TURN;
         while left > 0
-            && let Some(Reverse((at, slot, index))) = self.schedule.peek().copied()
-            && at <= now_ns
+            && let Some((at, slot, index)) = self.schedule.pop_due(now_ns)
         {
-            self.schedule.pop();
             let Some(Some(peer)) = self.peers.get_mut(slot) else {
                 continue;
             };
@@ -277,66 +276,60 @@ impl Station {
                 continue;
             };
             if let Some(frame) = beat.take(now_ns) {
-                self.schedule.push(Reverse((beat.next_at(), slot, index)));
+                self.schedule.plan(beat, slot, index);
                 self.send_frame(slot, index, frame);
-                left = left.saturating_sub(u32::from(frame.packets));
+                // A beat without a packet takes its time as well.
+                left = left.saturating_sub(u32::from(frame.packets.max(1)));
             }
         }
     }
 
     /// Queues the packets of a frame, one by one or as trains.
     fn send_frame(&mut self, slot: usize, index: usize, frame: Frame) {
-        let size = usize::from(frame.size);
-        let train = if self.media.train { TRAIN_BYTES_MAX / size.max(1) } else { 1 };
-        let per_send = u16::try_from(train.clamp(1, TRAIN_PACKETS_MAX)).unwrap_or(1);
-        let mut left = frame.packets;
-        while left > 0 {
-            if self.outbox.is_full() {
-                self.flush();
+        let Self { egress, peers, filler, sockets, ledger, .. } = self;
+        let Some(Some(Peer { route, stream, tracks, sent, .. })) = peers.get_mut(slot) else {
+            return;
+        };
+        let Some((track, _)) = tracks.get_mut(index) else {
+            return;
+        };
+        let Frame { intended_ns, packets, .. } = frame;
+        let run = Run {
+            packets,
+            size: usize::from(frame.size),
+            last_size: usize::from(frame.last_size),
+            is_train: self.media.train,
+        };
+        egress.send_run(sockets, *route, run, |packet, is_last| {
+            if let Some(filler) = filler.get(..packet.len()) {
+                packet.copy_from_slice(filler);
             }
-            let Some(Some(peer)) = self.peers.get_mut(slot) else {
-                return;
-            };
-            let Some((track, _)) = peer.tracks.get_mut(index) else {
-                return;
-            };
-            let packets = per_send.min(left);
-            let segment = Some(frame.size).filter(|_| packets > 1);
-            let bytes = self.outbox.push(peer.route, size * usize::from(packets), segment);
-            for packet in bytes.chunks_exact_mut(size) {
-                left -= 1;
-                if let Some(filler) = self.filler.get(..size) {
-                    packet.copy_from_slice(filler);
-                }
-                let payload = track.write(packet, frame.intended_ns, left == 0);
-                let now = clock::now();
-                let stamp = Stamp {
-                    stream: peer.stream,
-                    sequence: peer.sent,
-                    intended_ns: frame.intended_ns,
-                    sent_ns: now,
-                };
-                stamp.write(payload);
-                peer.sent += 1;
-                let late_ns = now.saturating_sub(frame.intended_ns).max(1);
-                self.ledger.interval.lateness.saturating_record(late_ns);
-            }
-            self.ledger.interval.counts.sent += u64::from(packets);
-            self.ledger.interval.counts.datagrams_out += u64::from(packets);
-        }
+            let payload = track.write(packet, intended_ns, is_last);
+            let sent_ns = clock::now();
+            Stamp { stream: *stream, sequence: *sent, intended_ns, sent_ns }.write(payload);
+            *sent += 1;
+            ledger.interval.lateness.saturating_record(sent_ns.saturating_sub(intended_ns).max(1));
+        });
+        ledger.interval.counts.sent += u64::from(packets);
+        ledger.interval.counts.datagrams_out += u64::from(packets);
     }
 
     /// Hands everything queued to the kernel.
     pub fn flush(&mut self) {
-        if let Err(error) = self.outbox.flush(&self.sockets.sockets) {
-            // Only waiting for room can fail, and then the rest of the batch is as good as refused.
-            debug_assert!(false, "cannot wait for a socket: {error}");
-        }
-        self.ledger.interval.counts.send_errors = self.outbox.refused();
+        self.egress.flush(&self.sockets);
+    }
+
+    /// Hands everything to the kernel that the impairment still holds, and shows the final totals.
+    pub(crate) fn finish(&mut self) {
+        self.egress.finish(&self.sockets);
+        self.publish();
     }
 
     /// Shows the totals to whoever reads the board.
     pub(crate) fn publish(&mut self) {
+        let counts = &mut self.ledger.interval.counts;
+        counts.send_errors = self.egress.refused();
+        counts.impaired = self.egress.impaired();
         self.ledger.publish();
     }
 
@@ -350,10 +343,10 @@ impl Station {
 }
 
 const PACKETS_PER_TURN: u32 = 128;
-/// What kernels before 6.9 take in one segmented send.
-const TRAIN_PACKETS_MAX: usize = 64;
-/// What a datagram holds.
-const TRAIN_BYTES_MAX: usize = 65_507;
+/// Packets per second of the shapes that have no rate of their own.
+pub(crate) const RATE_DEFAULT: f64 = 100.0;
+/// Bytes of a full packet.
+pub(crate) const SIZE_DEFAULT: u16 = 1_200;
 
 #[cfg(test)]
 mod tests {
@@ -367,7 +360,8 @@ mod tests {
 
     fn station(media: Media) -> Station {
         let socket = batch::bind(ANY, SocketOptions::default()).unwrap();
-        Station::new(media, Sockets::new(vec![socket]).unwrap(), 1)
+        let sockets = Sockets::new(vec![socket]).unwrap();
+        Station::new(media, sockets, Impairment::default(), 1)
     }
 
     fn opened(media: Media, to: SocketAddr) -> Station {
