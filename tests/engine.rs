@@ -346,6 +346,7 @@ struct Setup {
     completions_max: u32,
     events: usize,
     refuses_segments: bool,
+    batch_wait: Option<Duration>,
     /// Takes the place of the one that would be opened.
     listener: Option<UdpSocket>,
 }
@@ -360,6 +361,7 @@ impl Default for Setup {
             completions_max: 1 << 16,
             events: 1024,
             refuses_segments: false,
+            batch_wait: None,
             listener: None,
         }
     }
@@ -373,6 +375,7 @@ impl Setup {
             submissions: self.submissions,
             completions_max: self.completions_max,
             socket_buffer_bytes: 1 << 20,
+            batch_wait: self.batch_wait,
         }
     }
 

@@ -61,6 +61,9 @@ pub struct Config {
     pub gso: Offload,
     /// `--gro`
     pub gro: Offload,
+    /// `--batch-wait`: how long datagrams may be gathered while that pays; `None` (typed `off`):
+    /// none waits
+    pub batch_wait: Option<Duration>,
     /// `--api-token`
     pub api_token: Option<SecretString>,
     /// `--register-token`
@@ -340,6 +343,7 @@ impl Default for Config {
             steer: Steer::Hash,
             gso: Offload::Auto,
             gro: Offload::Auto,
+            batch_wait: None,
             api_token: None,
             register_token: None,
             allow_origins: loopback_and_private(),

@@ -430,6 +430,17 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "batch-wait",
+        variable: "RINGWAY_BATCH_WAIT",
+        value: "DURATION",
+        group: Group::Engine,
+        help: "Gather datagrams for this long before a shard wakes up, such as 250us: less CPU \
+               for more delay, and only while it gathers at least four. off: never.",
+        read: |config, text| set(&mut config.batch_wait, values::batch_wait(text)),
+        show: |config| Some(values::show_batch_wait(config.batch_wait)),
+        ..PLAIN
+    },
+    Setting {
         name: "sessions-max",
         variable: "RINGWAY_SESSIONS_MAX",
         value: "NUMBER",
