@@ -12,10 +12,12 @@
 //! ```
 
 mod cmsg;
+mod gather;
 mod gso;
 mod lane;
 mod memory;
 mod mmsg;
+mod nap;
 mod offload;
 mod ports;
 mod send;

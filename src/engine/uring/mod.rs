@@ -23,6 +23,7 @@ use libc::msghdr;
 use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
+use super::nap::Napper;
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -53,6 +54,9 @@ pub(super) struct Uring<'pool> {
     listener_layout: Box<msghdr>,
     session_layout: Box<msghdr>,
     wait_flags: EnterFlags,
+    /// Where the ring itself cannot wait for several completions within a window (before Linux
+    /// 6.12).
+    napper: Option<Napper>,
     is_stopping: bool,
 }
 
@@ -65,6 +69,8 @@ enum Wait {
     Arrived,
     /// Submit, and sleep until something arrives, but not longer than this.
     UpTo(Duration),
+    /// The same, but within the window only for what makes the wake-up worth it.
+    Gather { window: Duration, patience: Duration },
 }
 
 impl<'pool> Uring<'pool> {
@@ -96,6 +102,8 @@ impl<'pool> Uring<'pool> {
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
             wait_flags: no_iowait.unwrap_or(EnterFlags::empty()),
+            napper: (lane.may_gather() && !ring.params().is_feature_min_timeout())
+                .then(Napper::new),
             is_stopping: false,
             ring,
             lane,
@@ -109,7 +117,7 @@ impl<'pool> Uring<'pool> {
     pub(super) fn run(mut self) -> Result<(), EngineError> {
         let mut now = Instant::now();
         while !self.is_stopping {
-            self.submit(self.wait(now))?;
+            self.sleep(now)?;
             now = Instant::now(); // The only clock read of a wake-up.
             self.lane.shard.io().wakeups += 1;
             self.settle(now)?;
@@ -123,9 +131,24 @@ impl<'pool> Uring<'pool> {
         self.close(now)
     }
 
-    fn wait(&self, now: Instant) -> Wait {
-        let is_idle = self.arrived.is_empty();
-        if is_idle { Wait::UpTo(self.lane.patience(now)) } else { Wait::Arrived }
+    /// Submits, and sleeps until there is something to do.
+    fn sleep(&mut self, now: Instant) -> Result<(), EngineError> {
+        if !self.arrived.is_empty() {
+            return self.submit(Wait::Arrived);
+        }
+        let patience = self.lane.patience(now);
+        match self.lane.gather(now, patience) {
+            Some(window) if self.napper.is_none() => self.submit(Wait::Gather { window, patience }),
+            Some(window) => {
+                // What is queued does not wait with the thread.
+                self.submit(Wait::No)?;
+                if let Some(napper) = &self.napper {
+                    napper.until(now + window);
+                }
+                self.enter(Wait::UpTo(patience))
+            }
+            None => self.submit(Wait::UpTo(patience)),
+        }
     }
 
     /// Hands the shard what has arrived, and what has arrived meanwhile as long as there seems to
@@ -458,6 +481,16 @@ impl<'pool> Uring<'pool> {
                 // SAFETY: as above.
                 unsafe { submitter.enter::<()>(submissions, 0, get.bits(), None) }
             }
+            Wait::Gather { window, patience } => {
+                let timeout = Timespec::from(patience);
+                let micros = u32::try_from(window.as_micros()).unwrap_or(u32::MAX);
+                let args = SubmitArgs::new().timespec(&timeout).min_wait_usec(micros);
+                let flags = get | EnterFlags::EXT_ARG | self.wait_flags;
+                // Where datagrams are there already the kernel takes them in without sleeping until
+                // it has so many, so a backlog does not wait.
+                // SAFETY: `EXT_ARG` announces the argument, and both live beyond the call.
+                unsafe { submitter.enter(submissions, self.worth(), flags.bits(), Some(&args)) }
+            }
             Wait::UpTo(patience) => {
                 let timeout = Timespec::from(patience);
                 let args = SubmitArgs::new().timespec(&timeout);
@@ -477,6 +510,12 @@ impl<'pool> Uring<'pool> {
             // The rest is the programmer's fault.
             Err((_, error)) => Err(EngineError::Ring(error)),
         }
+    }
+
+    /// Completions that end a wait before its window does: a wake-up is hardly cheaper for more,
+    /// and half of the buffers stay for what arrives meanwhile.
+    fn worth(&self) -> u32 {
+        u32::from(self.pool.count() / 2).clamp(1, GATHERED_MAX)
     }
 
     /// Whether the next receives might find no buffer unless the batch leaves first.
@@ -517,6 +556,9 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
 /// As many completions at once are taken for a sign that there are more: what a multishot receive
 /// takes at once.
 const BACKLOG: usize = 32;
+
+/// Datagrams that a wait for several is satisfied with.
+const GATHERED_MAX: u32 = 64;
 
 /// How often a wake-up looks for more before it sends.
 const ROUNDS_MAX: usize = 8;
