@@ -19,7 +19,7 @@ pub(super) struct Gather {
     /// Where the span that is being measured begins, and how many receives there were by then.
     since: Instant,
     seen: u64,
-    /// While it is on: receives per window, in sixteenths, the older the less.
+    /// While it is on: receives per window, in sixteenths. It halves with every empty window.
     average: u64,
     /// Receives there were when a wait began that has not been looked at yet.
     waiting: Option<u64>,
@@ -56,8 +56,9 @@ impl Gather {
         self.gathered
     }
 
-    /// Looks back over one span: many windows before it begins, so that a burst does not begin it,
-    /// and one window while it lasts, so that the first empty one ends it.
+    /// Looks back over one span: many windows before waiting begins, so that a burst does not begin
+    /// it; one window while it lasts, so that three empty ones end it and two do not. Datagrams of
+    /// many senders come in clumps, and where a relay shares CPUs with its peers still more so.
     fn judge(&mut self, now: Instant, receives: u64) {
         let elapsed = now.saturating_duration_since(self.since);
         let span = if self.is_on { self.window } else { self.window * TRIAL };
@@ -69,10 +70,13 @@ impl Gather {
         self.since = now;
         self.seen = receives;
         if self.is_on {
-            self.average = (3 * self.average + per_window) / 4;
-            self.is_on = per_window >= ALONE && self.average >= ENOUGH;
+            let windows = nanos(elapsed) / nanos(self.window).max(1);
+            let kept = self.average >> windows.min(63);
+            let news = per_window - (per_window >> windows.min(63));
+            self.average = (kept + news).min(MEMORY);
+            self.is_on = self.average >= ENOUGH;
         } else {
-            self.average = per_window;
+            self.average = per_window.min(MEMORY);
             self.is_on = per_window >= PLENTY;
         }
     }
@@ -93,8 +97,8 @@ const PLENTY: u64 = 6 * ONE;
 /// of the CPU in between.
 const ENOUGH: u64 = 4 * ONE;
 
-/// Waiting ends at once after a window that brought fewer: that one was for nothing.
-const ALONE: u64 = 2 * ONE;
+/// However many came, two empty windows later it is as if there had been enough, and no more.
+const MEMORY: u64 = 4 * ENOUGH;
 
 /// Windows of the measurement that waiting begins with: 4 ms at 250 us.
 const TRIAL: u32 = 16;
@@ -229,13 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_with_the_first_window_that_brings_nothing() {
-        // 100,000 a second for half a second, then one every 10 ms.
-        let dense = evenly(100_000, 1).into_iter().take_while(|us| *us < 500_000);
-        let arrivals: Vec<_> = dense.chain((50..150).map(|n| n * 10_000 + 5_000)).collect();
-        let run = run(&arrivals);
-        let late = run.waited_at.iter().filter(|us| **us > 500_000).count();
-        assert!(late <= 2, "{late} waits after the traffic has thinned out");
+    fn waiting_ends_with_the_third_window_that_brings_next_to_nothing() {
+        // 100,000 a second for half a second, then 3,000 a second, or one every 10 ms.
+        for (every, waits) in [(333, 3), (10_000, 1)] {
+            let dense = evenly(100_000, 1).into_iter().take_while(|us| *us < 500_000);
+            let sparse = (1..100).map(|n| 500_000 + n * every);
+            let run = run(&dense.chain(sparse).collect::<Vec<_>>());
+            let late = run.waited_at.iter().filter(|us| **us > 500_000).count();
+            assert!(late <= waits, "{late} waits after the traffic has thinned out");
+        }
     }
 
     #[test]
@@ -246,6 +252,14 @@ mod tests {
         let in_silence = run.waited_at.iter().filter(|us| **us / 50_000 % 2 == 1).count();
         assert!(run.waits > 2_000, "{}", run.waits);
         assert!(in_silence <= 40, "{in_silence} waits in 20 silences");
+    }
+
+    #[test]
+    fn clumps_that_leave_two_windows_empty_are_gathered() {
+        // 30 datagrams within 90 us, every 700 us: 42,000 a second.
+        let clumps = (0..2_000).flat_map(|clump| (0..30).map(move |n| clump * 700 + n * 3));
+        let run = run(&clumps.collect::<Vec<_>>());
+        assert!(run.waited_at.len() > 1_500, "{}", run.waited_at.len());
     }
 
     #[test]
