@@ -73,10 +73,9 @@ impl TokioUring {
         let mut builder = ::tokio_uring::builder();
         builder.entries(submissions).uring_builder(&ring(completions));
         let runtime = runtime(&builder)?;
-        let listeners = lane.ports.listeners().count();
         let station = Station {
             lane,
-            rooms: Rooms::new(2 * listeners, Settings::payload_bytes(gro)),
+            rooms: Rooms::new(Settings::payload_bytes(gro)),
             flights: Flights::new(),
             held: Vec::with_capacity(Batch::DATAGRAMS_MAX),
             sends: Vec::with_capacity(Batch::DATAGRAMS_MAX),
@@ -287,7 +286,7 @@ impl Station {
         flights::submit_with(socket, entry);
     }
 
-    /// Starts to receive from a port, if it is still open. There must not be a receive in flight.
+    /// Starts to receive from a port, if it is still open. No other receive from it is in flight.
     fn arm(&mut self, port: Port) {
         let Some(socket) = self.lane.ports.get(port) else {
             return;
@@ -298,6 +297,8 @@ impl Station {
         // rooms are freed after the runtime is gone.
         let operation = unsafe { submit(entry) };
         self.flights.launch(Purpose::Receive(port, room), operation);
+        // One for each that is armed, and one for each that the next batch may point into.
+        self.rooms.reserve(2 * self.flights.count());
     }
 
     fn watch_mailbox(&mut self) {

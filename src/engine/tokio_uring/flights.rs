@@ -5,14 +5,15 @@
 //! the same time.
 #![allow(unsafe_code, reason = "an operation may point at memory that it does not own")]
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use ::tokio_uring::{InFlightOneshot, OneshotOutputTransform, UnsubmittedOneshot};
 use io_uring_06::{cqueue, squeue};
 use slab::Slab;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::rooms::Lease;
 use crate::shard::Port;
@@ -22,9 +23,7 @@ pub(super) struct Flights {
     flights: Slab<Flight>,
     /// By place in `flights`.
     wakers: Vec<Waker>,
-    bell: UnboundedSender<usize>,
-    /// Places of flights that have landed. Each rings once, so there are never more than flights.
-    rung: UnboundedReceiver<usize>,
+    tower: Arc<Tower>,
 }
 
 struct Flight {
@@ -68,15 +67,12 @@ pub(super) unsafe fn submit(entry: squeue::Entry) -> Operation {
 
 /// Queues a cancellation whose result nobody waits for. `owned` is dropped when it has completed.
 pub(super) fn submit_with<T: 'static>(owned: T, cancellation: squeue::Entry) {
-    drop(
-        UnsubmittedOneshot::new(owned, Outcome(std::marker::PhantomData), cancellation).submit(),
-    );
+    drop(UnsubmittedOneshot::new(owned, Outcome(std::marker::PhantomData), cancellation).submit());
 }
 
 impl Flights {
     pub(super) fn new() -> Self {
-        let (bell, rung) = unbounded_channel();
-        Self { flights: Slab::new(), wakers: Vec::new(), bell, rung }
+        Self { flights: Slab::new(), wakers: Vec::new(), tower: Arc::default() }
     }
 
     /// Takes an operation that has just been submitted.
@@ -84,13 +80,14 @@ impl Flights {
         let place = self.flights.vacant_entry();
         let key = place.key();
         while self.wakers.len() <= key {
-            let bell = Bell { key: self.wakers.len(), bell: self.bell.clone() };
+            let bell = Bell { key: self.wakers.len(), tower: Arc::clone(&self.tower) };
             self.wakers.push(Arc::new(bell).into());
+            self.tower.enter().landed.reserve(self.wakers.len());
         }
         // Leaves the waker with the operation.
         let landed = poll(&mut operation, self.wakers.get(key));
         if landed.is_ready() {
-            let _ = self.bell.send(key); // The other end is a field of this one.
+            self.tower.enter().landed.push_back(key);
         }
         place.insert(Flight { purpose, operation, landed });
     }
@@ -109,18 +106,30 @@ impl Flights {
 
     /// Waits for the next one to land.
     pub(super) async fn wait(&mut self) -> usize {
-        match self.rung.recv().await {
-            Some(key) => key,
-            None => unreachable!("the sender is a field of this one"),
-        }
+        poll_fn(|context| {
+            let mut state = self.tower.enter();
+            match state.landed.pop_front() {
+                Some(key) => Poll::Ready(key),
+                None => {
+                    state.watcher = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 
     pub(super) fn next_landed(&mut self) -> Option<usize> {
-        self.rung.try_recv().ok()
+        self.tower.enter().landed.pop_front()
     }
 
     pub(super) fn landed_count(&self) -> usize {
-        self.rung.len()
+        self.tower.enter().landed.len()
+    }
+
+    /// Those under way and those that have landed.
+    pub(super) fn count(&self) -> usize {
+        self.flights.len()
     }
 
     /// Waits until all have landed, and forgets what they brought.
@@ -137,10 +146,30 @@ fn poll(operation: &mut Operation, waker: Option<&Waker>) -> Poll<i32> {
     Pin::new(operation).poll(&mut Context::from_waker(waker))
 }
 
-/// Puts the place of a flight into the queue of those that have landed.
+/// Where flights that have landed are noted. Only one thread comes here: wakers have to be `Sync`,
+/// and the lock is never contended.
+#[derive(Default)]
+struct Tower {
+    state: Mutex<Landed>,
+}
+
+#[derive(Default)]
+struct Landed {
+    /// Places. Each flight is noted once, so there are never more than flights.
+    landed: VecDeque<usize>,
+    watcher: Option<Waker>,
+}
+
+impl Tower {
+    fn enter(&self) -> MutexGuard<'_, Landed> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes a flight in the tower.
 struct Bell {
     key: usize,
-    bell: UnboundedSender<usize>,
+    tower: Arc<Tower>,
 }
 
 impl Wake for Bell {
@@ -149,7 +178,10 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Nobody listens any more when the loop has ended.
-        let _ = self.bell.send(self.key);
+        let mut state = self.tower.enter();
+        state.landed.push_back(self.key);
+        let watcher = state.watcher.take();
+        drop(state); // Waking is somebody else's code.
+        watcher.into_iter().for_each(Waker::wake);
     }
 }

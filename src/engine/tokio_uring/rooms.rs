@@ -38,14 +38,18 @@ struct AlignedControl([u8; Ancillary::LISTENER_ROOM]);
 pub(super) struct Lease(NonNull<Room>);
 
 impl Rooms {
-    /// Makes `count` rooms for `payload_bytes` each; others follow when they are needed.
-    pub(super) fn new(count: usize, payload_bytes: usize) -> Self {
-        let mut rooms = Self { all: Vec::new(), free: Vec::new(), payload_bytes };
-        for _ in 0..count {
-            let room = rooms.make();
-            rooms.give_back(room);
+    /// Rooms for `payload_bytes` each. There are none yet.
+    pub(super) fn new(payload_bytes: usize) -> Self {
+        Self { all: Vec::new(), free: Vec::new(), payload_bytes }
+    }
+
+    /// Makes rooms until there are `count`, so that datagrams find them.
+    pub(super) fn reserve(&mut self, count: usize) {
+        while self.all.len() < count {
+            let room = self.make();
+            self.free.push(room);
         }
-        rooms
+        self.free.reserve(self.all.len() - self.free.len());
     }
 
     /// The room that was used last, whose pages are at hand.
@@ -127,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_room_that_came_back_is_the_next_to_be_taken_and_is_addressed_anew() {
-        let mut rooms = Rooms::new(2, 100);
+        let mut rooms = Rooms::new(100);
+        rooms.reserve(2);
         let mut room = rooms.take();
         let first = room.address();
         // SAFETY: the room exists, and nobody else has it.
@@ -140,7 +145,8 @@ mod tests {
 
     #[test]
     fn rooms_are_made_as_they_are_needed_and_no_two_are_the_same() {
-        let mut rooms = Rooms::new(1, 100);
+        let mut rooms = Rooms::new(100);
+        rooms.reserve(1);
         let (mut one, mut other) = (rooms.take(), rooms.take());
         assert_ne!(one.address(), other.address());
         assert_eq!(rooms.all.len(), 2);
@@ -148,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_length_beyond_the_room_is_cut() {
-        let mut rooms = Rooms::new(1, 100);
+        let mut rooms = Rooms::new(100);
         let mut room = rooms.take();
         room.address();
         assert_eq!(room.received(101).payload.len(), 100);
