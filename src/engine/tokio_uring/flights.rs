@@ -185,3 +185,106 @@ impl Wake for Bell {
         watcher.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+    use std::time::Duration;
+
+    use ::tokio_uring::Runtime;
+    use io_uring_06::opcode::{AsyncCancel2, RecvMsg};
+    use io_uring_06::types::{CancelBuilder, Fd};
+    use tokio::time::timeout;
+
+    use super::super::rooms::Rooms;
+    use super::*;
+    use crate::shard::ListenerIndex;
+
+    const PORT: Port = Port::Listener(ListenerIndex(0));
+
+    /// Every test binds the fields in this order, so that the runtime is dropped first.
+    struct Rig {
+        socket: UdpSocket,
+        rooms: Rooms,
+        flights: Flights,
+        runtime: Runtime,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            Self {
+                socket: UdpSocket::bind("127.0.0.1:0").unwrap(),
+                rooms: Rooms::new(2048),
+                flights: Flights::new(),
+                runtime: Runtime::new(&::tokio_uring::builder()).unwrap(),
+            }
+        }
+
+        fn receive(flights: &mut Flights, rooms: &mut Rooms, socket: &UdpSocket) {
+            let mut room = rooms.take();
+            let entry = RecvMsg::new(Fd(socket.as_raw_fd()), room.address()).build();
+            // SAFETY: every test drops the runtime before the rooms.
+            let operation = unsafe { submit(entry) };
+            flights.launch(Purpose::Receive(PORT, room), operation);
+        }
+    }
+
+    #[test]
+    fn a_receive_lands_with_its_datagram_and_its_place_is_used_again() {
+        let Rig { socket, mut rooms, mut flights, runtime } = Rig::new();
+        runtime.block_on(async {
+            for payload in [&b"one"[..], b"three"] {
+                Rig::receive(&mut flights, &mut rooms, &socket);
+                assert_eq!(flights.count(), 1);
+                socket.send_to(payload, socket.local_addr().unwrap()).unwrap();
+                let key = flights.wait().await;
+                let (purpose, result) = flights.land(key).unwrap();
+                let Purpose::Receive(PORT, room) = purpose else { panic!("it was a receive") };
+                assert_eq!((key, result), (0, payload.len() as i32));
+                assert_eq!(room.received(payload.len()).payload, payload);
+                rooms.give_back(room);
+            }
+        });
+    }
+
+    #[test]
+    fn a_cancelled_receive_lands_and_what_the_cancellation_owned_is_dropped() {
+        let Rig { socket, mut rooms, mut flights, runtime } = Rig::new();
+        let owned = Arc::new(());
+        runtime.block_on(async {
+            Rig::receive(&mut flights, &mut rooms, &socket);
+            let target = CancelBuilder::fd(Fd(socket.as_raw_fd()));
+            submit_with(Arc::clone(&owned), AsyncCancel2::new(target).build());
+            let key = flights.wait().await;
+            let (_, result) = flights.land(key).unwrap();
+            assert_eq!(result, -libc::ECANCELED);
+        });
+        assert_eq!(Arc::strong_count(&owned), 1);
+    }
+
+    #[test]
+    fn a_flight_that_has_not_landed_stays_where_it_is() {
+        let Rig { socket, mut rooms, mut flights, runtime } = Rig::new();
+        runtime.block_on(async {
+            Rig::receive(&mut flights, &mut rooms, &socket);
+            assert!(flights.land(0).is_none());
+            assert!(flights.land(1).is_none());
+            assert_eq!(flights.count(), 1);
+        });
+    }
+
+    #[test]
+    fn a_receive_in_flight_ends_with_the_runtime_and_lets_go_of_its_socket() {
+        let Rig { socket, mut rooms, mut flights, runtime } = Rig::new();
+        let address = socket.local_addr().unwrap();
+        runtime.block_on(async {
+            Rig::receive(&mut flights, &mut rooms, &socket);
+            // Nothing arrives; until then the receive has been submitted.
+            assert!(timeout(Duration::from_millis(1), flights.wait()).await.is_err());
+        });
+        drop(runtime);
+        drop(socket);
+        UdpSocket::bind(address).expect("nobody has the socket any more");
+    }
+}
