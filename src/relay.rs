@@ -259,7 +259,7 @@ impl Relay {
         self.addresses.http
     }
 
-    /// How its shards do their I/O: `uring` or `mmsg`.
+    /// How its shards do their I/O: `uring`, `mmsg` or `tokio-uring`.
     pub fn engine(&self) -> &'static str {
         self.engine
     }

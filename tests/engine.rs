@@ -39,6 +39,10 @@ macro_rules! on_each_engine {
             use ringway::engine::Engine;
             $(#[test] fn $name() { super::$name(Engine::Mmsg); })+
         }
+        mod tokio_uring {
+            use ringway::engine::Engine;
+            $(#[test] fn $name() { super::$name(Engine::TokioUring); })+
+        }
     };
 }
 

@@ -274,6 +274,8 @@ pub enum EngineChoice {
     Uring,
     /// recvmmsg and sendmmsg.
     Mmsg,
+    /// The reference engine under the tokio-uring crate, or nothing.
+    TokioUring,
 }
 
 /// How the kernel chooses a shard for a client's datagram.

@@ -357,9 +357,9 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_ENGINE",
         value: "ENGINE",
         group: Group::Engine,
-        help: "auto takes the best that runs here. uring (io_uring) and mmsg (recvmmsg and \
-               sendmmsg) do not start where they cannot run.",
-        read: |config, text| set(&mut config.engine, engine(text)),
+        help: "auto takes uring (io_uring) where it runs, else mmsg (recvmmsg and sendmmsg). \
+               tokio-uring is there to compare with. What is named here runs or does not start.",
+        read: |config, text| set(&mut config.engine, values::word(text, ENGINES)),
         show: |config| Some(values::show_word(config.engine, ENGINES)),
         ..PLAIN
     },
@@ -665,14 +665,6 @@ fn balancer(text: &str) -> Result<BalancerChoice, BadValue> {
     values::word(text, BALANCERS)
 }
 
-fn engine(text: &str) -> Result<EngineChoice, BadValue> {
-    if text == "tokio-uring" {
-        let problem = "is an engine that this version does not have";
-        return Err(BadValue::new(text, problem, values::one_of(ENGINES)));
-    }
-    values::word(text, ENGINES)
-}
-
 fn log_filter(text: &str) -> Result<String, BadValue> {
     let is_filter = tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
     if text.is_empty() || !is_filter {
@@ -687,8 +679,12 @@ fn log_filter(text: &str) -> Result<String, BadValue> {
 
 const BALANCERS: &[(&str, BalancerChoice)] = &[("memory", BalancerChoice::Memory)];
 
-const ENGINES: &[(&str, EngineChoice)] =
-    &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("mmsg", EngineChoice::Mmsg)];
+const ENGINES: &[(&str, EngineChoice)] = &[
+    ("auto", EngineChoice::Auto),
+    ("uring", EngineChoice::Uring),
+    ("mmsg", EngineChoice::Mmsg),
+    ("tokio-uring", EngineChoice::TokioUring),
+];
 
 const STEERS: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! send what the last wake-up queued, sleep    uring: io_uring_enter   mmsg: sendmmsg, epoll_wait
+//!                                             tokio-uring: io_uring_enter, epoll_wait
 //! read the clock                              once
 //! for each buffer, for each datagram in it    Shard::handle -> Batch
 //! timeouts, actions, events                   Lane
@@ -26,6 +27,7 @@ mod socket;
 mod sockopt;
 mod thread;
 mod token;
+mod tokio_uring;
 mod uring;
 
 use std::io;
@@ -46,6 +48,8 @@ pub enum Engine {
     Uring,
     /// epoll with recvmmsg and sendmmsg.
     Mmsg,
+    /// The `tokio-uring` crate, to compare the others with. Linux 6.0 and newer.
+    TokioUring,
 }
 
 impl Engine {
@@ -54,6 +58,7 @@ impl Engine {
         match self {
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
+            Self::TokioUring => "tokio-uring",
         }
     }
 }
@@ -67,17 +72,19 @@ pub struct Resolved {
     pub reason: String,
 }
 
-/// Chooses the engine: the one that is asked for, or else the best that runs here.
+/// Chooses the engine: the one that is asked for, or else the best that runs here. The reference
+/// engine is never the best.
 ///
 /// # Errors
 /// What keeps the ring from running, when it is asked for.
 pub fn resolve(choice: EngineChoice) -> Result<Resolved, EngineError> {
-    choose(choice, uring::probe::probe)
+    choose(choice, uring::probe::probe, tokio_uring::probe)
 }
 
 fn choose(
     choice: EngineChoice,
     probe: impl FnOnce() -> Result<(), EngineError>,
+    probe_reference: impl FnOnce() -> Result<(), EngineError>,
 ) -> Result<Resolved, EngineError> {
     let of = |engine, reason: String| Resolved { engine, reason };
     match choice {
@@ -85,6 +92,11 @@ fn choose(
         EngineChoice::Uring => {
             probe()?;
             Ok(of(Engine::Uring, "asked for".to_owned()))
+        }
+        EngineChoice::TokioUring => {
+            probe_reference()?;
+            let reason = "asked for; it is the reference engine, for comparison".to_owned();
+            Ok(of(Engine::TokioUring, reason))
         }
         EngineChoice::Auto => Ok(match probe() {
             Ok(()) => of(Engine::Uring, "io_uring works here".to_owned()),
@@ -150,12 +162,23 @@ impl Settings {
 }
 
 /// Bytes of receive buffers that one shard reserves, the largest of its tables: as many as there
-/// are buffers, times payload and headroom.
+/// are buffers, times payload and headroom. See also [`memory_per_session`].
 pub fn memory_per_shard(engine: Engine, offloads: Offloads, settings: Settings) -> usize {
     let payload = Settings::payload_bytes(offloads.gro);
     match engine {
         Engine::Uring => BufRing::memory(settings.buffers(offloads.gro), payload),
         Engine::Mmsg => settings.receives(offloads.gro) * payload,
+        Engine::TokioUring => 0,
+    }
+}
+
+/// Bytes of receive buffers that each session adds, where they are not the shard's: one buffer that
+/// a receive is in flight for, and one that is sent from. Pages that no datagram has reached stay
+/// virtual.
+pub fn memory_per_session(engine: Engine, offloads: Offloads) -> usize {
+    match engine {
+        Engine::Uring | Engine::Mmsg => 0,
+        Engine::TokioUring => 2 * Settings::payload_bytes(offloads.gro),
     }
 }
 
@@ -276,28 +299,43 @@ impl EngineError {
 mod tests {
     use super::*;
 
+    fn not_asked_for() -> Result<(), EngineError> {
+        unreachable!("not asked for")
+    }
+
     #[test]
     fn auto_takes_the_ring_where_it_runs() {
-        let resolved = choose(EngineChoice::Auto, || Ok(())).unwrap();
+        let resolved = choose(EngineChoice::Auto, || Ok(()), not_asked_for).unwrap();
         assert_eq!(resolved.engine, Engine::Uring);
     }
 
     #[test]
     fn auto_falls_back_and_says_why() {
-        let resolved = choose(EngineChoice::Auto, || Err(EngineError::Disabled)).unwrap();
+        let refuse = || Err(EngineError::Disabled);
+        let resolved = choose(EngineChoice::Auto, refuse, not_asked_for).unwrap();
         assert_eq!(resolved.engine, Engine::Mmsg);
         assert!(resolved.reason.contains("kernel.io_uring_disabled"), "{}", resolved.reason);
     }
 
     #[test]
     fn a_ring_that_is_asked_for_and_does_not_run_is_an_error() {
-        let result = choose(EngineChoice::Uring, || Err(EngineError::Forbidden));
+        let refuse = || Err(EngineError::Forbidden);
+        let result = choose(EngineChoice::Uring, refuse, not_asked_for);
+        assert!(matches!(result, Err(EngineError::Forbidden)));
+        let result = choose(EngineChoice::TokioUring, not_asked_for, refuse);
         assert!(matches!(result, Err(EngineError::Forbidden)));
     }
 
     #[test]
+    fn the_reference_engine_says_that_it_is_one() {
+        let resolved = choose(EngineChoice::TokioUring, not_asked_for, || Ok(())).unwrap();
+        assert_eq!(resolved.engine, Engine::TokioUring);
+        assert!(resolved.reason.contains("reference engine"), "{}", resolved.reason);
+    }
+
+    #[test]
     fn mmsg_needs_no_ring() {
-        let resolved = choose(EngineChoice::Mmsg, || unreachable!("not asked for")).unwrap();
+        let resolved = choose(EngineChoice::Mmsg, not_asked_for, not_asked_for).unwrap();
         assert_eq!(resolved.engine, Engine::Mmsg);
     }
 

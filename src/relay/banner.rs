@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::Addresses;
 use crate::config::Config;
-use crate::engine::{self, Offloads, Resolved, Settings, SocketBuffers};
+use crate::engine::{self, Engine, Offloads, Resolved, Settings, SocketBuffers};
 
 /// What the banner speaks of.
 pub(super) struct Facts<'a> {
@@ -26,13 +26,12 @@ pub(super) fn lines(facts: &Facts<'_>) -> Vec<String> {
         .iter()
         .map(|cpu| cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()))
         .collect();
-    let memory = engine::memory_per_shard(resolved.engine, *offloads, **settings) >> 20;
     let mut lines = vec![
         format!("Ringway {}", env!("CARGO_PKG_VERSION")),
         format!("engine {}: {}", resolved.engine.label(), resolved.reason),
         format!("shards {} on CPUs {}", cpus.len(), pins.join(",")),
         format!("offloads: GSO {}, GRO {}", on(offloads.gso), on(offloads.gro)),
-        format!("receive buffers: {memory} MiB per shard"),
+        memory(resolved.engine, *offloads, settings),
     ];
     if let Some(granted) = buffers {
         let asked = settings.socket_buffer_bytes >> 10;
@@ -60,6 +59,16 @@ pub(super) fn lines(facts: &Facts<'_>) -> Vec<String> {
         or_off(addresses.http)
     ));
     lines
+}
+
+fn memory(engine: Engine, offloads: Offloads, settings: &Settings) -> String {
+    match engine::memory_per_session(engine, offloads) {
+        0 => {
+            let bytes = engine::memory_per_shard(engine, offloads, *settings);
+            format!("receive buffers: {} MiB per shard", bytes >> 20)
+        }
+        bytes => format!("receive buffers: up to {} KiB for each session", bytes >> 10),
+    }
 }
 
 fn webrtc(config: &Config, address: Option<SocketAddr>) -> String {

@@ -23,6 +23,9 @@ pub enum Engine {
     Uring,
     /// Ringway on `recvmmsg` and `sendmmsg`.
     Mmsg,
+    /// Ringway on the reference engine, under `tokio-uring`.
+    #[serde(rename = "tokio-uring")]
+    TokioUring,
     /// The plain loop of `recvfrom` and `send`.
     Loop,
 }
@@ -35,6 +38,7 @@ impl Engine {
             Self::Auto => "auto",
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
+            Self::TokioUring => "tokio-uring",
             Self::Loop => "loop",
         }
     }
@@ -81,6 +85,7 @@ impl Subject {
             Engine::Auto => EngineChoice::Auto,
             Engine::Uring => EngineChoice::Uring,
             Engine::Mmsg => EngineChoice::Mmsg,
+            Engine::TokioUring => EngineChoice::TokioUring,
             Engine::Loop => return Self::start_loop(origin, cpu),
         };
         let relay =

@@ -142,13 +142,9 @@ fn a_wait_that_is_refused_names_its_value_its_bounds_and_how_to_go_without() {
 }
 
 #[test]
-fn tokio_uring_is_refused_as_an_engine_of_another_version() {
-    let error = read("engine", "tokio-uring").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "\"tokio-uring\" is an engine that this version does not have; write auto, uring or \
-         mmsg"
-    );
+fn an_engine_that_does_not_exist_is_refused_with_those_that_do() {
+    let error = read("engine", "tokio").unwrap_err().to_string();
+    assert!(error.contains("write auto, uring, mmsg or tokio-uring"), "{error}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn receive_twice(mut ring: IoUring, buffers: &BufRing) -> Result<(), EngineError
 }
 
 /// The likely cause of a refused ring, and what to do about it.
-fn refused(error: io::Error) -> EngineError {
+pub(in crate::engine) fn refused(error: io::Error) -> EngineError {
     let disabled = fs::read_to_string(DISABLED_SYSCTL).unwrap_or_default();
     diagnosis(error, disabled.trim())
 }
