@@ -434,8 +434,8 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_BATCH_WAIT",
         value: "DURATION",
         group: Group::Engine,
-        help: "Gather datagrams for this long before a shard wakes up, such as 250us: less CPU \
-               for more delay, and only while it gathers at least four. off: never.",
+        help: "Gather datagrams for so long (250us), but only while that brings four or more: \
+               less CPU for more delay.",
         read: |config, text| set(&mut config.batch_wait, values::batch_wait(text)),
         show: |config| Some(values::show_batch_wait(config.batch_wait)),
         ..PLAIN
