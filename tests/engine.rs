@@ -47,6 +47,7 @@ macro_rules! on_each_engine {
 }
 
 mod faults;
+mod gathering;
 mod paths;
 
 on_each_engine! {

@@ -590,14 +590,12 @@ mod tests {
 
     impl<'pool> Rig<'pool> {
         /// The client is connected to the only listener.
-        fn new(pool: &'pool BufRing, completions_max: u32) -> Self {
+        fn new(pool: &'pool BufRing, settings: Settings) -> Self {
             let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             client.connect(listener.local_addr().unwrap()).unwrap();
             let (commands, from_control) = mailbox(8).unwrap();
             let (to_control, events) = mailbox(8).unwrap();
-            let settings =
-                Settings { submissions: completions_max, completions_max, ..Settings::default() };
             let spec = ShardSpec {
                 index: 0,
                 cpu: None,
@@ -663,7 +661,8 @@ mod tests {
     #[test]
     fn a_mailbox_whose_watch_has_ended_is_watched_again() {
         let pool = BufRing::new(16, 2048).unwrap();
-        let mut rig = Rig::new(&pool, 2);
+        let short = Settings { submissions: 2, completions_max: 2, ..Settings::default() };
+        let mut rig = Rig::new(&pool, short);
         rig.turn();
         // More completions than their queue takes, and then the mailbox's: a multishot operation
         // that cannot post ends.
@@ -684,5 +683,30 @@ mod tests {
         }
         rig.turn();
         assert_eq!(rig.answers(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_ring_that_cannot_wait_for_several_datagrams_sleeps_until_the_window_is_over() {
+        let pool = BufRing::new(64, 2048).unwrap();
+        let window = Duration::from_millis(2);
+        let settings = Settings { batch_wait: Some(window), ..Settings::default() };
+        let mut rig = Rig::new(&pool, settings);
+        rig.uring.napper = Some(Napper::new()); // As before Linux 6.12.
+        let (mut now, mut sent) = (Instant::now(), 0);
+        for waits in 1..5 {
+            let mut asleep = now;
+            while rig.uring.lane.shard.io().gather_waits < waits {
+                (0..16).for_each(|_| assert_eq!(rig.client.send(b"junk").unwrap(), 4));
+                sent += 16;
+                asleep = now;
+                rig.uring.sleep(now).unwrap();
+                now = Instant::now();
+                rig.uring.settle(now).unwrap();
+                rig.uring.take_in(now).unwrap();
+            }
+            let slept = now - asleep;
+            assert!(slept + Duration::from_micros(10) >= window, "{slept:?}");
+        }
+        assert_eq!(rig.uring.lane.shard.io().receives, sent);
     }
 }
