@@ -138,7 +138,7 @@ impl Relay {
         let offloads = Offloads::probe(config.gso, config.gro)?;
         let cpus = limits::placement(&config)?;
         let sessions_max = limits::sessions_max(&config, cpus.len())?;
-        let settings = Settings::default();
+        let settings = Settings { batch_wait: config.batch_wait, ..Settings::default() };
         let tls = open_tls(&config)?;
         let mut media = MediaListeners::open(
             &config,
@@ -259,7 +259,7 @@ impl Relay {
         self.addresses.http
     }
 
-    /// How its shards do their I/O: `uring` or `mmsg`.
+    /// How its shards do their I/O: `uring`, `mmsg` or `tokio-uring`.
     pub fn engine(&self) -> &'static str {
         self.engine
     }

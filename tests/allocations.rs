@@ -84,7 +84,7 @@ static ALLOCATOR: Counting = Counting;
 #[test]
 fn neither_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_to() {
     let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-    for engine in [EngineChoice::Uring, EngineChoice::Mmsg] {
+    for engine in [EngineChoice::Uring, EngineChoice::Mmsg, EngineChoice::TokioUring] {
         let origin = Origin::start();
         let anywhere = Listen::At(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let config = Config {
@@ -125,7 +125,7 @@ fn neither_media_nor_strangers_allocate_on_any_engine_and_a_new_session_is_seen_
 #[test]
 fn neither_webrtc_media_nor_checks_nor_strangers_allocate_on_any_engine() {
     let _alone = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-    for engine in [EngineChoice::Uring, EngineChoice::Mmsg] {
+    for engine in [EngineChoice::Uring, EngineChoice::Mmsg, EngineChoice::TokioUring] {
         let origin = UdpSocket::bind("127.0.0.1:0").unwrap();
         let origin_port = origin.local_addr().unwrap().port();
         std::thread::spawn(move || echo(&origin));

@@ -39,10 +39,15 @@ macro_rules! on_each_engine {
             use ringway::engine::Engine;
             $(#[test] fn $name() { super::$name(Engine::Mmsg); })+
         }
+        mod tokio_uring {
+            use ringway::engine::Engine;
+            $(#[test] fn $name() { super::$name(Engine::TokioUring); })+
+        }
     };
 }
 
 mod faults;
+mod gathering;
 mod paths;
 
 on_each_engine! {
@@ -346,6 +351,7 @@ struct Setup {
     completions_max: u32,
     events: usize,
     refuses_segments: bool,
+    batch_wait: Option<Duration>,
     /// Takes the place of the one that would be opened.
     listener: Option<UdpSocket>,
 }
@@ -360,6 +366,7 @@ impl Default for Setup {
             completions_max: 1 << 16,
             events: 1024,
             refuses_segments: false,
+            batch_wait: None,
             listener: None,
         }
     }
@@ -373,6 +380,7 @@ impl Setup {
             submissions: self.submissions,
             completions_max: self.completions_max,
             socket_buffer_bytes: 1 << 20,
+            batch_wait: self.batch_wait,
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn explain(error: clap::Error, command: &mut clap::Command) -> clap::
 }
 
 /// How a flag begins, and its subject.
-const FLAGS: &[(&str, &str)] = &[("--redis-", "Redis"), ("--batch-wait", "gathering datagrams")];
+const FLAGS: &[(&str, &str)] = &[("--redis-", "Redis")];
 
 const COMMANDS: &[&str] =
     &["doctor", "explain", "drain", "undrain", "reload", "upgrade", "log", "capture"];

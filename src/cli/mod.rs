@@ -403,7 +403,6 @@ mod tests {
         for (line, words) in [
             ("--redis-host redis.example", ["--redis-host", "Redis"]),
             ("--balancer redis", ["--balancer", "Redis"]),
-            ("--batch-wait off", ["--batch-wait", "gathering"]),
             ("doctor", ["doctor", "not in this version"]),
             ("drain --min-sessions 3", ["drain", "not in this version"]),
             ("explain live/a", ["explain", "not in this version"]),

@@ -61,6 +61,9 @@ pub struct Config {
     pub gso: Offload,
     /// `--gro`
     pub gro: Offload,
+    /// `--batch-wait`: how long datagrams may be gathered while that pays; `None` (typed `off`):
+    /// none waits
+    pub batch_wait: Option<Duration>,
     /// `--api-token`
     pub api_token: Option<SecretString>,
     /// `--register-token`
@@ -271,6 +274,8 @@ pub enum EngineChoice {
     Uring,
     /// recvmmsg and sendmmsg.
     Mmsg,
+    /// The reference engine under the tokio-uring crate, or nothing.
+    TokioUring,
 }
 
 /// How the kernel chooses a shard for a client's datagram.
@@ -340,6 +345,7 @@ impl Default for Config {
             steer: Steer::Hash,
             gso: Offload::Auto,
             gro: Offload::Auto,
+            batch_wait: None,
             api_token: None,
             register_token: None,
             allow_origins: loopback_and_private(),

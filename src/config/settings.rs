@@ -357,9 +357,9 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_ENGINE",
         value: "ENGINE",
         group: Group::Engine,
-        help: "auto takes the best that runs here. uring (io_uring) and mmsg (recvmmsg and \
-               sendmmsg) do not start where they cannot run.",
-        read: |config, text| set(&mut config.engine, engine(text)),
+        help: "auto takes uring (io_uring) where it runs, else mmsg (recvmmsg and sendmmsg). \
+               tokio-uring is there to compare with. What is named here runs or does not start.",
+        read: |config, text| set(&mut config.engine, values::word(text, ENGINES)),
         show: |config| Some(values::show_word(config.engine, ENGINES)),
         ..PLAIN
     },
@@ -427,6 +427,17 @@ pub static SETTINGS: &[Setting] = &[
         help: "The same when receiving.",
         read: |config, text| set(&mut config.gro, values::word(text, OFFLOADS)),
         show: |config| Some(values::show_word(config.gro, OFFLOADS)),
+        ..PLAIN
+    },
+    Setting {
+        name: "batch-wait",
+        variable: "RINGWAY_BATCH_WAIT",
+        value: "DURATION",
+        group: Group::Engine,
+        help: "Gather datagrams for so long (250us), but only while that brings four or more: \
+               less CPU for more delay.",
+        read: |config, text| set(&mut config.batch_wait, values::batch_wait(text)),
+        show: |config| Some(values::show_batch_wait(config.batch_wait)),
         ..PLAIN
     },
     Setting {
@@ -654,14 +665,6 @@ fn balancer(text: &str) -> Result<BalancerChoice, BadValue> {
     values::word(text, BALANCERS)
 }
 
-fn engine(text: &str) -> Result<EngineChoice, BadValue> {
-    if text == "tokio-uring" {
-        let problem = "is an engine that this version does not have";
-        return Err(BadValue::new(text, problem, values::one_of(ENGINES)));
-    }
-    values::word(text, ENGINES)
-}
-
 fn log_filter(text: &str) -> Result<String, BadValue> {
     let is_filter = tracing_subscriber::EnvFilter::builder().parse(text).is_ok();
     if text.is_empty() || !is_filter {
@@ -676,8 +679,12 @@ fn log_filter(text: &str) -> Result<String, BadValue> {
 
 const BALANCERS: &[(&str, BalancerChoice)] = &[("memory", BalancerChoice::Memory)];
 
-const ENGINES: &[(&str, EngineChoice)] =
-    &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("mmsg", EngineChoice::Mmsg)];
+const ENGINES: &[(&str, EngineChoice)] = &[
+    ("auto", EngineChoice::Auto),
+    ("uring", EngineChoice::Uring),
+    ("mmsg", EngineChoice::Mmsg),
+    ("tokio-uring", EngineChoice::TokioUring),
+];
 
 const STEERS: &[(&str, Steer)] = &[("hash", Steer::Hash), ("cpu", Steer::Cpu)];
 

@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use super::settings::{SETTINGS, SHARDS_MAX, Setting, by_name};
 use super::values::{self, MASK};
-use super::{BadValue, Config, HostHeader, Listen, Notice, StaticOrigin, TlsFiles, go_proxy};
+use super::{
+    BadValue, Config, EngineChoice, HostHeader, Listen, Notice, StaticOrigin, TlsFiles, go_proxy,
+};
 
 /// Environment variables, or the lines of a `.env` file.
 pub type Variables = BTreeMap<String, String>;
@@ -335,7 +337,8 @@ fn nearest(key: &str) -> Option<&'static str> {
 fn contradictions(resolved: &Resolved) -> Result<(), ConfigError> {
     listeners_contradict(resolved)?;
     half_a_pair(resolved)?;
-    shards_contradict(resolved)
+    shards_contradict(resolved)?;
+    engine_cannot_gather(resolved)
 }
 
 /// A relay that listens for no media is none, and the kernel would spread the clients of one port
@@ -401,6 +404,21 @@ fn shards_contradict(resolved: &Resolved) -> Result<(), ConfigError> {
         ))),
         Some(_) | None => Ok(()),
     }
+}
+
+/// The reference engine is there to be compared with as it is.
+fn engine_cannot_gather(resolved: &Resolved) -> Result<(), ConfigError> {
+    let Config { engine, batch_wait, .. } = resolved.config;
+    if engine != EngineChoice::TokioUring || batch_wait.is_none() {
+        return Ok(());
+    }
+    Err(ConfigError::Contradiction(format!(
+        "{} is {} and {} is tokio-uring, which never waits for several datagrams; leave one of \
+         them out, or take another engine",
+        resolved.named("batch-wait"),
+        values::show_batch_wait(batch_wait),
+        resolved.named("engine"),
+    )))
 }
 
 /// Says what is accepted and probably not meant.

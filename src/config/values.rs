@@ -121,6 +121,26 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads how long datagrams are gathered, or `off` as not at all.
+pub(super) fn batch_wait(text: &str) -> Result<Option<Duration>, BadValue> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration(text, BATCH_WAIT_MIN, BATCH_WAIT_MAX).map(Some).map_err(|error| BadValue {
+        instead: format!(
+            "off, or a duration from {} to {} such as 250us",
+            show_duration(BATCH_WAIT_MIN),
+            show_duration(BATCH_WAIT_MAX)
+        ),
+        ..error
+    })
+}
+
+/// The inverse of [`batch_wait`].
+pub(super) fn show_batch_wait(wait: Option<Duration>) -> String {
+    wait.map_or_else(|| "off".to_owned(), show_duration)
+}
+
 /// Reads one of the words of `words`.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, BadValue> {
     words
@@ -375,6 +395,13 @@ const CPU_MAX: usize = 1_023;
 /// The largest rate per second: far above what one host receives, and small enough for arithmetic
 /// in nanoseconds.
 pub(super) const RATE_MAX: u32 = 100_000_000;
+
+/// Shorter than this is less than a thread takes to wake up.
+const BATCH_WAIT_MIN: Duration = Duration::from_micros(10);
+
+/// More than this of added delay is a good part of what a network adds, and gains next to nothing:
+/// a wake-up is then shared by hundreds of datagrams already.
+const BATCH_WAIT_MAX: Duration = Duration::from_millis(2);
 
 /// RFC 1035, section 2.3.4: a name has at most 255 octets, 253 of them as text.
 const HOST_NAME_MAX: usize = 253;

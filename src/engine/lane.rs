@@ -16,6 +16,7 @@ use crossbeam_channel::TrySendError;
 
 use super::EngineError;
 use super::cmsg::Ancillary;
+use super::gather::Gather;
 use super::gso::{Batch, Message};
 use super::ports::Ports;
 use super::send::{Envelopes, drop_reason, refuses_segments, send, send_message, send_piece};
@@ -38,6 +39,8 @@ pub(super) struct Lane {
     /// Control's mailbox was full at the last try.
     events_wait: bool,
     upkeep_due: Instant,
+    /// `None`: no datagram waits.
+    gather: Option<Gather>,
 }
 
 impl Lane {
@@ -55,6 +58,7 @@ impl Lane {
             index,
             events_wait: false,
             upkeep_due: now + UPKEEP_INTERVAL,
+            gather: settings.batch_wait.map(|window| Gather::new(window, now)),
         })
     }
 
@@ -212,6 +216,22 @@ impl Lane {
             self.upkeep_due = now + UPKEEP_INTERVAL;
         }
         is_due
+    }
+
+    /// Whether sleeps may gather at all.
+    pub(super) fn may_gather(&self) -> bool {
+        self.gather.is_some()
+    }
+
+    /// How long the next sleep gathers; `None`: the first datagram ends it. To be asked once after
+    /// each wake-up. `now` is when that was.
+    pub(super) fn gather(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
+        let gather = self.gather.as_mut()?;
+        let io = self.shard.io();
+        let window = gather.next(now, io.receives, patience);
+        io.gather_waits += u64::from(window.is_some());
+        io.gathered_receives = gather.gathered();
+        window
     }
 
     /// How long the thread may sleep at most.

@@ -20,6 +20,7 @@ use super::EngineError;
 use super::cmsg::Ancillary;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::memory::Mapping;
+use super::nap::Napper;
 use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, last_errno};
 use super::sockaddr::{self, Name};
@@ -32,6 +33,10 @@ use crate::shard::{Action, Command, DropReason, Port, PortError};
 pub(super) struct Mmsg {
     epoll: OwnedFd,
     lane: Lane,
+    /// `None`: no datagram waits.
+    napper: Option<Napper>,
+    /// The last turn has left something behind that could have been received.
+    has_more: bool,
     is_stopping: bool,
 }
 
@@ -45,7 +50,8 @@ impl Mmsg {
                 watch(&epoll, socket, Token::Receive(port)).map_err(epoll_error)?;
             }
         }
-        Ok(Self { epoll, lane, is_stopping: false })
+        let napper = lane.may_gather().then(Napper::new);
+        Ok(Self { epoll, lane, napper, has_more: false, is_stopping: false })
     }
 
     /// Serves until [`Command::Stop`].
@@ -53,9 +59,12 @@ impl Mmsg {
         let mut ready = Vec::with_capacity(EVENTS_MAX);
         let mut now = Instant::now();
         while !self.is_stopping {
-            self.sleep(&mut ready, self.lane.patience(now))?;
+            let patience = self.lane.patience(now);
+            self.gather(now, patience);
+            self.sleep(&mut ready, patience)?;
             now = Instant::now(); // The only clock read of a wake-up.
             self.lane.shard.io().wakeups += 1;
+            self.has_more = ready.len() == EVENTS_MAX;
             for event in ready.drain(..) {
                 self.turn(now, Token::decode(event.data.u64()), pool)?;
             }
@@ -66,6 +75,16 @@ impl Mmsg {
             self.lane.look_after(now);
         }
         Ok(())
+    }
+
+    /// Lets datagrams gather in the sockets where that pays and none has been left there. The
+    /// window begins with the last wake-up, so a thread that is busy for so long does not wait.
+    fn gather(&mut self, now: Instant, patience: Duration) {
+        let patience = if self.has_more { Duration::ZERO } else { patience };
+        if let (Some(napper), Some(window)) = (&self.napper, self.lane.gather(now, patience)) {
+            self.lane.shard.io().syscalls += 1;
+            napper.until(now + window);
+        }
     }
 
     fn sleep(
@@ -108,6 +127,7 @@ impl Mmsg {
         self.lane.shard.io().syscalls += 1;
         match pool.receive(socket) {
             Ok(slots) => {
+                self.has_more |= slots.len() == RECEIVES_MAX;
                 slots.for_each(|slot| self.hand_over(now, port, pool.received(slot)));
                 Ok(())
             }

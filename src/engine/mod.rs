@@ -6,16 +6,19 @@
 //!
 //! ```text
 //! send what the last wake-up queued, sleep    uring: io_uring_enter   mmsg: sendmmsg, epoll_wait
+//!                                             tokio-uring: io_uring_enter, epoll_wait
 //! read the clock                              once
 //! for each buffer, for each datagram in it    Shard::handle -> Batch
 //! timeouts, actions, events                   Lane
 //! ```
 
 mod cmsg;
+mod gather;
 mod gso;
 mod lane;
 mod memory;
 mod mmsg;
+mod nap;
 mod offload;
 mod portion;
 mod ports;
@@ -25,13 +28,16 @@ mod socket;
 mod sockopt;
 mod thread;
 mod token;
+mod tokio_uring;
 mod uring;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::config::EngineChoice;
 use uring::bufring::BufRing;
+use uring::probe::Abilities;
 
 pub use offload::Offloads;
 pub use socket::{GroupOptions, ListenerGroup, SocketBuffers, everywhere};
@@ -44,6 +50,8 @@ pub enum Engine {
     Uring,
     /// epoll with recvmmsg and sendmmsg.
     Mmsg,
+    /// The `tokio-uring` crate, to compare the others with. Linux 6.0 and newer.
+    TokioUring,
 }
 
 impl Engine {
@@ -52,6 +60,7 @@ impl Engine {
         match self {
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
+            Self::TokioUring => "tokio-uring",
         }
     }
 }
@@ -63,33 +72,74 @@ pub struct Resolved {
     pub engine: Engine,
     /// One line for the banner.
     pub reason: String,
+    /// How its shards wait for several datagrams, where they are told to (`--batch-wait`).
+    pub gathering: Gathering,
 }
 
-/// Chooses the engine: the one that is asked for, or else the best that runs here.
+/// How a shard sleeps until several datagrams have arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gathering {
+    /// The ring does it: one system call sends, waits and receives.
+    Ring,
+    /// The thread sleeps for the window and looks afterwards.
+    Nap,
+    /// Not at all.
+    Never,
+}
+
+/// Chooses the engine: the one that is asked for, or else the best that runs here. The reference
+/// engine is never the best.
 ///
 /// # Errors
 /// What keeps the ring from running, when it is asked for.
 pub fn resolve(choice: EngineChoice) -> Result<Resolved, EngineError> {
-    choose(choice, uring::probe::probe)
+    choose(choice, uring::probe::probe, tokio_uring::probe)
 }
 
+/// The ring is the best where it has everything: it costs as little as mmsg where datagrams are
+/// sparse and where they come in bursts, and less where they are many and interleaved, or gathered.
+/// Where it cannot defer its work it interrupts the thread for each datagram, and mmsg is better.
 fn choose(
     choice: EngineChoice,
-    probe: impl FnOnce() -> Result<(), EngineError>,
+    probe: impl FnOnce() -> Result<Abilities, EngineError>,
+    probe_reference: impl FnOnce() -> Result<(), EngineError>,
 ) -> Result<Resolved, EngineError> {
-    let of = |engine, reason: String| Resolved { engine, reason };
+    let mmsg =
+        |reason: String| Resolved { engine: Engine::Mmsg, reason, gathering: Gathering::Nap };
+    let uring = |abilities: Abilities, reason: &str| Resolved {
+        engine: Engine::Uring,
+        reason: reason.to_owned(),
+        gathering: if abilities.gathers { Gathering::Ring } else { Gathering::Nap },
+    };
     match choice {
-        EngineChoice::Mmsg => Ok(of(Engine::Mmsg, "asked for".to_owned())),
+        EngineChoice::Mmsg => Ok(mmsg("asked for".to_owned())),
         EngineChoice::Uring => {
-            probe()?;
-            Ok(of(Engine::Uring, "asked for".to_owned()))
+            let abilities = probe()?;
+            let reason = if abilities.defers { ASKED } else { ASKED_IN_VAIN };
+            Ok(uring(abilities, reason))
+        }
+        EngineChoice::TokioUring => {
+            probe_reference()?;
+            Ok(Resolved {
+                engine: Engine::TokioUring,
+                reason: "asked for; it is the reference engine, for comparison".to_owned(),
+                gathering: Gathering::Never,
+            })
         }
         EngineChoice::Auto => Ok(match probe() {
-            Ok(()) => of(Engine::Uring, "io_uring works here".to_owned()),
-            Err(error) => of(Engine::Mmsg, error.to_string()),
+            Ok(abilities) if abilities.defers => uring(abilities, RING_IS_BEST),
+            Ok(_) => mmsg(RING_IS_NOT_BEST.to_owned()),
+            Err(error) => mmsg(error.to_string()),
         }),
     }
 }
+
+const ASKED: &str = "asked for";
+const ASKED_IN_VAIN: &str = "asked for; io_uring of this kernel cannot defer its work \
+                             (DEFER_TASKRUN, Linux 6.1), and --engine mmsg needs less CPU here";
+const RING_IS_BEST: &str = "io_uring works here and defers its work (DEFER_TASKRUN)";
+const RING_IS_NOT_BEST: &str = "io_uring works here but cannot defer its work (DEFER_TASKRUN, \
+                                Linux 6.1), and needs up to twice the CPU of mmsg then";
 
 /// Sizes of what a shard reserves. [`memory_per_shard`] adds them up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,9 +156,13 @@ pub struct Settings {
     /// Entries that a ring's completion queue may have. It gets what its buffers and sockets call
     /// for; a shorter one costs system calls but no datagrams.
     pub completions_max: u32,
-    /// `SO_RCVBUF` and `SO_SNDBUF` of every socket. The kernel's default of 208 KiB loses 40 % of
-    /// the trains at full load, and more than 4 MiB gains nothing.
+    /// `SO_RCVBUF` and `SO_SNDBUF` of every socket. 4 MiB are 36 ms of stall at 100,000 datagrams a
+    /// second ([`SocketBuffers::stall`]). The kernel's default of 208 KiB, not 2 ms, loses 40 % of the
+    /// trains at full load, and more than 4 MiB gains nothing.
     pub socket_buffer_bytes: usize,
+    /// How long datagrams may be gathered while that pays, in whole microseconds; `None`: none
+    /// waits.
+    pub batch_wait: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -119,6 +173,7 @@ impl Default for Settings {
             submissions: 1024,
             completions_max: 1 << 16, // The most that the kernel makes.
             socket_buffer_bytes: 4 << 20,
+            batch_wait: None,
         }
     }
 }
@@ -144,12 +199,23 @@ impl Settings {
 }
 
 /// Bytes of receive buffers that one shard reserves, the largest of its tables: as many as there
-/// are buffers, times payload and headroom.
+/// are buffers, times payload and headroom. See also [`memory_per_session`].
 pub fn memory_per_shard(engine: Engine, offloads: Offloads, settings: Settings) -> usize {
     let payload = Settings::payload_bytes(offloads.gro);
     match engine {
         Engine::Uring => BufRing::memory(settings.buffers(offloads.gro), payload),
         Engine::Mmsg => settings.receives(offloads.gro) * payload,
+        Engine::TokioUring => 0,
+    }
+}
+
+/// Bytes of receive buffers that each session adds, where they are not the shard's: one buffer that
+/// a receive is in flight for, and one that is sent from. Pages that no datagram has reached stay
+/// virtual.
+pub fn memory_per_session(engine: Engine, offloads: Offloads) -> usize {
+    match engine {
+        Engine::Uring | Engine::Mmsg => 0,
+        Engine::TokioUring => 2 * Settings::payload_bytes(offloads.gro),
     }
 }
 
@@ -270,28 +336,87 @@ impl EngineError {
 mod tests {
     use super::*;
 
+    /// What Linux 6.12 has.
+    const ALL: Abilities = Abilities { defers: true, gathers: true };
+
+    fn not_asked_for<T>() -> Result<T, EngineError> {
+        unreachable!("not asked for")
+    }
+
+    fn with_ring(choice: EngineChoice, abilities: Abilities) -> Resolved {
+        choose(choice, || Ok(abilities), not_asked_for).unwrap()
+    }
+
     #[test]
-    fn auto_takes_the_ring_where_it_runs() {
-        let resolved = choose(EngineChoice::Auto, || Ok(())).unwrap();
+    fn auto_takes_the_ring_where_it_runs_and_defers_its_work() {
+        let resolved = with_ring(EngineChoice::Auto, ALL);
         assert_eq!(resolved.engine, Engine::Uring);
+        assert!(resolved.reason.contains("DEFER_TASKRUN"), "{}", resolved.reason);
+    }
+
+    #[test]
+    fn auto_takes_mmsg_where_the_ring_cannot_defer_its_work_and_says_why() {
+        let linux6_0 = Abilities { defers: false, gathers: false };
+        let resolved = with_ring(EngineChoice::Auto, linux6_0);
+        assert_eq!(resolved.engine, Engine::Mmsg);
+        assert!(resolved.reason.contains("Linux 6.1"), "{}", resolved.reason);
+    }
+
+    #[test]
+    fn a_ring_that_is_asked_for_runs_although_it_is_not_best_and_says_so() {
+        let linux6_0 = Abilities { defers: false, gathers: false };
+        let resolved = with_ring(EngineChoice::Uring, linux6_0);
+        assert_eq!(resolved.engine, Engine::Uring);
+        assert!(resolved.reason.contains("--engine mmsg"), "{}", resolved.reason);
+        assert_eq!(with_ring(EngineChoice::Uring, ALL).reason, "asked for");
     }
 
     #[test]
     fn auto_falls_back_and_says_why() {
-        let resolved = choose(EngineChoice::Auto, || Err(EngineError::Disabled)).unwrap();
-        assert_eq!(resolved.engine, Engine::Mmsg);
-        assert!(resolved.reason.contains("kernel.io_uring_disabled"), "{}", resolved.reason);
+        for (error, words) in [
+            (EngineError::Disabled, "kernel.io_uring_disabled"),
+            (EngineError::Forbidden, "seccomp"),
+            (EngineError::Missing, "no io_uring"),
+            (EngineError::KernelTooOld, "Linux 6.0"),
+        ] {
+            let resolved = choose(EngineChoice::Auto, || Err(error), not_asked_for).unwrap();
+            assert_eq!(resolved.engine, Engine::Mmsg);
+            assert!(resolved.reason.contains(words), "{}", resolved.reason);
+        }
+    }
+
+    #[test]
+    fn the_ring_waits_for_several_datagrams_itself_where_it_can() {
+        let linux6_1 = Abilities { gathers: false, ..ALL };
+        for (choice, abilities, gathering) in [
+            (EngineChoice::Auto, ALL, Gathering::Ring),
+            (EngineChoice::Auto, linux6_1, Gathering::Nap),
+            (EngineChoice::Uring, linux6_1, Gathering::Nap),
+            (EngineChoice::Mmsg, ALL, Gathering::Nap),
+        ] {
+            assert_eq!(with_ring(choice, abilities).gathering, gathering, "{choice:?}");
+        }
     }
 
     #[test]
     fn a_ring_that_is_asked_for_and_does_not_run_is_an_error() {
-        let result = choose(EngineChoice::Uring, || Err(EngineError::Forbidden));
+        let result = choose(EngineChoice::Uring, || Err(EngineError::Forbidden), not_asked_for);
+        assert!(matches!(result, Err(EngineError::Forbidden)));
+        let refuse = || Err(EngineError::Forbidden);
+        let result = choose(EngineChoice::TokioUring, not_asked_for, refuse);
         assert!(matches!(result, Err(EngineError::Forbidden)));
     }
 
     #[test]
+    fn the_reference_engine_says_that_it_is_one() {
+        let resolved = choose(EngineChoice::TokioUring, not_asked_for, || Ok(())).unwrap();
+        assert_eq!((resolved.engine, resolved.gathering), (Engine::TokioUring, Gathering::Never));
+        assert!(resolved.reason.contains("reference engine"), "{}", resolved.reason);
+    }
+
+    #[test]
     fn mmsg_needs_no_ring() {
-        let resolved = choose(EngineChoice::Mmsg, || unreachable!("not asked for")).unwrap();
+        let resolved = choose(EngineChoice::Mmsg, not_asked_for, not_asked_for).unwrap();
         assert_eq!(resolved.engine, Engine::Mmsg);
     }
 

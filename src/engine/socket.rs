@@ -37,6 +37,15 @@ pub struct SocketBuffers {
     pub send: usize,
 }
 
+impl SocketBuffers {
+    /// How long nobody may receive from the socket before it drops datagrams, if `rate` of them
+    /// arrive a second, each of about an Ethernet frame. GRO trains fit in more densely.
+    pub fn stall(self, rate: u32) -> Duration {
+        let datagrams = (2 * self.receive / DATAGRAM_CHARGE) as u64;
+        Duration::from_nanos(datagrams * 1_000_000_000 / u64::from(rate.max(1)))
+    }
+}
+
 /// What the members of a group have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions<'a> {
@@ -193,8 +202,11 @@ fn unbound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Asks for large queues: beyond the administrator's limit where the process may (`CAP_NET_ADMIN`),
-/// else up to it.
+/// Asks for large queues: beyond the administrator's limit where the process may (`CAP_NET_ADMIN` in
+/// the first user namespace; that of a container's own does not count), else up to it.
+///
+/// A limit is no reservation: memory is taken by datagrams while they are queued, and thousands of
+/// ports that are read in time take next to none.
 fn ask_for_buffers(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     sockopt::set_socket_recv_buffer_size_force(socket, bytes)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, bytes))?;
@@ -222,12 +234,18 @@ pub(super) fn pause(time: Duration) {
     let _ = rustix::event::poll(&mut [], Some(&timeout)); // A signal may end it early.
 }
 
+/// What a queued datagram of 700 to 1,500 bytes is charged with: a piece of 2 KiB and the kernel's
+/// description of it. The queue may be charged with the double of what was asked for.
+const DATAGRAM_CHARGE: usize = 2048 + 256;
+
 /// How long a predecessor's sockets may take to go away.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
     use super::*;
 
     fn options(cpus: &[Option<usize>]) -> GroupOptions<'_> {
@@ -305,6 +323,65 @@ mod tests {
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 1, "CPU {cpu}");
         }
+    }
+
+    /// Asks for more than this host's limit, and says what of it was granted and what the limit is.
+    fn ask_for_too_much() -> (usize, SocketBuffers, SocketBuffers) {
+        let limit = |name| -> usize {
+            let text = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).unwrap();
+            text.trim().parse().unwrap()
+        };
+        let limits = SocketBuffers { receive: limit("rmem_max"), send: limit("wmem_max") };
+        let buffer_bytes = 2 * limits.receive.max(limits.send);
+        let asked = GroupOptions { buffer_bytes, ..options(&[None]) };
+        let group = ListenerGroup::open(loopback(0), asked).unwrap().unwrap();
+        // A session's port asks in the same way.
+        let port = open_port(group.address, false, buffer_bytes).unwrap();
+        assert_eq!(granted(&port).unwrap(), group.buffers);
+        (buffer_bytes, limits, group.buffers)
+    }
+
+    /// Whether this thread may exceed the limits: it has the capability, and in the user namespace
+    /// that holds all identities.
+    fn may_exceed_limits() -> bool {
+        let has = capabilities(None).unwrap().effective.contains(CapabilitySet::NET_ADMIN);
+        let identities = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        let is_first = identities.split_whitespace().eq(["0", "0", "4294967295"]);
+        has && is_first
+    }
+
+    #[test]
+    fn buffers_exceed_the_limit_where_the_process_may() {
+        let (asked, limits, granted) = ask_for_too_much();
+        let all = SocketBuffers { receive: asked, send: asked };
+        assert_eq!(granted, if may_exceed_limits() { all } else { limits });
+    }
+
+    #[test]
+    fn without_the_capability_buffers_reach_up_to_the_limit() {
+        // Capabilities are each thread's own.
+        let unprivileged = || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).unwrap();
+            assert!(!may_exceed_limits());
+            ask_for_too_much()
+        };
+        let (_, limits, granted) = std::thread::spawn(unprivileged).join().unwrap();
+        assert_eq!(granted, limits);
+    }
+
+    #[test]
+    fn the_stall_that_is_promised_is_what_the_queue_holds() {
+        let group = ListenerGroup::open(loopback(0), options(&[None])).unwrap().unwrap();
+        let promised = group.buffers.stall(1_000).as_millis();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..2 * promised {
+            client.send_to(&[0; 1316], group.address).unwrap();
+        }
+        let queued = std::iter::from_fn(|| group.sockets[0].recv(&mut [0; 2000]).ok()).count();
+        let ratio = queued as f64 / promised as f64;
+        assert!((0.8..1.25).contains(&ratio), "{queued} instead of {promised}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use super::lane::Lane;
 use super::mmsg::{Mmsg, Pool};
 use super::socket::pause;
+use super::tokio_uring::TokioUring;
 use super::uring::Uring;
 use super::uring::bufring::BufRing;
 use super::{Engine, EngineError, Offloads, Settings};
@@ -102,6 +103,11 @@ fn serve(engine: Engine, spec: ShardSpec, ready: Sender<i32>) -> Result<(), Engi
             let mmsg = Mmsg::new(lane)?;
             announce(&ready);
             mmsg.run(&mut pool)
+        }
+        Engine::TokioUring => {
+            let tokio_uring = TokioUring::new(lane, settings, gro)?;
+            announce(&ready);
+            tokio_uring.run()
         }
     }
 }

@@ -125,4 +125,8 @@ pub struct IoCounters {
     pub wakeups: u64,
     /// System calls of the packet path.
     pub syscalls: u64,
+    /// Sleeps that waited for several datagrams (`--batch-wait`).
+    pub gather_waits: u64,
+    /// Receives that those have brought.
+    pub gathered_receives: u64,
 }

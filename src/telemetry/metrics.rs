@@ -333,7 +333,7 @@ const FLOWS: [FlowOf; 4] = [
     ("origin", "in", |share| share.origin_in),
     ("origin", "out", |share| share.origin_out),
 ];
-const IO_COUNTERS: [IoCounter; 9] = [
+const IO_COUNTERS: [IoCounter; 11] = [
     ("receive_queue_overflows", "Datagrams the kernel dropped before the relay took them", |io| {
         io.receive_queue_overflows
     }),
@@ -351,6 +351,10 @@ const IO_COUNTERS: [IoCounter; 9] = [
     }),
     ("wakeups", "Times a shard woke up", |io| io.wakeups),
     ("syscalls", "System calls of the packet path", |io| io.syscalls),
+    ("gather_waits", "Sleeps that waited for several datagrams (--batch-wait)", |io| {
+        io.gather_waits
+    }),
+    ("gathered_receives", "Receives that such sleeps have brought", |io| io.gathered_receives),
 ];
 /// Upper bounds in seconds: a LAN, a continent, a satellite, and the 3 s after which callers give
 /// up.

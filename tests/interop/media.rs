@@ -68,8 +68,8 @@ fn publish(engine: &str, origin: &str, caller: &str) -> (Result<(), String>, ser
 }
 
 #[test]
-fn a_transport_stream_published_by_libsrt_arrives_byte_for_byte_on_both_engines() {
-    for engine in ["uring", "mmsg"] {
+fn a_transport_stream_published_by_libsrt_arrives_byte_for_byte_on_each_engine() {
+    for engine in ["uring", "mmsg", "tokio-uring"] {
         let (arrived, session) = publish(engine, "", "");
         assert_eq!(arrived, Ok(()), "{engine}");
         assert_eq!(session["stream"], "__defaultVhost__/live/cam");

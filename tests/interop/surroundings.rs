@@ -23,21 +23,23 @@ fn where_io_uring_is_refused_the_relay_says_so_and_relays_without_it() {
 
 #[test]
 fn a_forced_engine_that_cannot_run_ends_the_start_with_the_remedy() {
-    let mut command = ringway();
-    command.args([
-        "--engine",
-        "uring",
-        "--system-listen",
-        "127.0.0.1:0",
-        "--srt-listen",
-        "127.0.0.1:0",
-    ]);
-    seccomp::refuse_io_uring(&mut command, libc::EPERM);
-    let mut program = Program::start(command);
-    let (code, _) = program.wait();
-    let said = program.said();
-    assert_eq!(code, Some(2), "{said}");
-    assert!(said.contains("--engine mmsg"), "{said}");
+    for engine in ["uring", "tokio-uring"] {
+        let mut command = ringway();
+        command.args([
+            "--engine",
+            engine,
+            "--system-listen",
+            "127.0.0.1:0",
+            "--srt-listen",
+            "127.0.0.1:0",
+        ]);
+        seccomp::refuse_io_uring(&mut command, libc::EPERM);
+        let mut program = Program::start(command);
+        let (code, _) = program.wait();
+        let said = program.said();
+        assert_eq!(code, Some(2), "{engine}: {said}");
+        assert!(said.contains("--engine mmsg"), "{engine}: {said}");
+    }
 }
 
 #[test]

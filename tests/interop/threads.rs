@@ -12,7 +12,7 @@ use crate::support::thread_fault::{Kind, ThreadFault};
 
 #[test]
 fn a_panic_of_a_shard_ends_the_process_with_code_1() {
-    for engine in ["uring", "mmsg"] {
+    for engine in ["uring", "mmsg", "tokio-uring"] {
         let origin = Origin::start();
         let mut command = ringway();
         let fault = ThreadFault::prepare(&mut command, "shard-0", Kind::Panic);
@@ -37,7 +37,7 @@ fn a_panic_of_control_ends_the_process_with_code_1() {
 
 #[test]
 fn a_shard_that_hangs_does_not_keep_the_relay_from_quitting() {
-    for engine in ["uring", "mmsg"] {
+    for engine in ["uring", "mmsg", "tokio-uring"] {
         let mut command = ringway();
         let fault = ThreadFault::prepare(&mut command, "shard-0", Kind::Hang);
         let quick = ["--grace-quit-timeout", "500ms", "--force-quit-timeout", "2s"];

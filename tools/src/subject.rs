@@ -25,6 +25,9 @@ pub enum Engine {
     Uring,
     /// Ringway on `recvmmsg` and `sendmmsg`.
     Mmsg,
+    /// Ringway on the reference engine, under `tokio-uring`.
+    #[serde(rename = "tokio-uring")]
+    TokioUring,
     /// The plain loop of `recvfrom` and `send`.
     Loop,
     /// A plain relay on `recvmmsg` and `sendmmsg`, without segmentation offload.
@@ -48,6 +51,7 @@ impl Engine {
             Self::Auto => ("auto", Kind::Ringway(EngineChoice::Auto)),
             Self::Uring => ("uring", Kind::Ringway(EngineChoice::Uring)),
             Self::Mmsg => ("mmsg", Kind::Ringway(EngineChoice::Mmsg)),
+            Self::TokioUring => ("tokio-uring", Kind::Ringway(EngineChoice::TokioUring)),
             Self::Loop => ("loop", Kind::Baseline(baseline::Kind::Loop)),
             Self::PlainMmsg => ("plain-mmsg", Kind::Baseline(baseline::Kind::PlainMmsg)),
             Self::Tokio => ("tokio", Kind::Baseline(baseline::Kind::Tokio)),

@@ -74,6 +74,7 @@ fn every_setting_reads_into_the_field_that_it_shows() {
         ("steer", "cpu"),
         ("gso", "on"),
         ("gro", "off"),
+        ("batch-wait", "250us"),
         ("sessions-max", "6"),
         ("pending-max", "7"),
         ("pending-per-source", "8"),
@@ -113,6 +114,7 @@ fn bounds_are_kept() {
         ("sessions-per-source", ["1", "1048576"], ["0", "1048577"]),
         ("new-per-source", ["1", "100000000"], ["0", "100000001"]),
         ("control-cpu", ["0", "1023"], ["-1", "1024"]),
+        ("batch-wait", ["10us", "2ms"], ["9us", "2001us"]),
         ("origin-ttl", ["1ms", "8760h"], ["0", "8761h"]),
         ("srt-idle-timeout", ["1ms", "24h"], ["0s", "25h"]),
         ("webrtc-idle-timeout", ["1ms", "24h"], ["0s", "25h"]),
@@ -130,13 +132,19 @@ fn bounds_are_kept() {
 }
 
 #[test]
-fn tokio_uring_is_refused_as_an_engine_of_another_version() {
-    let error = read("engine", "tokio-uring").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "\"tokio-uring\" is an engine that this version does not have; write auto, uring or \
-         mmsg"
-    );
+fn a_wait_that_is_refused_names_its_value_its_bounds_and_how_to_go_without() {
+    let refused = |text| read("batch-wait", text).unwrap_err().to_string();
+    let remedy = "write off, or a duration from 10us to 2ms such as 250us";
+    assert_eq!(refused("3ms"), format!("\"3ms\" is out of bounds; {remedy}"));
+    assert_eq!(refused("0"), format!("\"0\" is out of bounds; {remedy}"));
+    assert_eq!(refused("250"), format!("\"250\" has no unit; {remedy}"));
+    assert_eq!(refused("on"), format!("\"on\" is not a duration; {remedy}"));
+}
+
+#[test]
+fn an_engine_that_does_not_exist_is_refused_with_those_that_do() {
+    let error = read("engine", "tokio").unwrap_err().to_string();
+    assert!(error.contains("write auto, uring, mmsg or tokio-uring"), "{error}");
 }
 
 #[test]

@@ -199,6 +199,22 @@ fn more_cpus_than_shards_can_be_contradict_the_limit() {
 }
 
 #[test]
+fn waiting_for_datagrams_and_the_engine_that_cannot_contradict() {
+    let on = |engine: &'static str, wait: &'static str| {
+        from_flags(&[("engine", &[engine]), ("batch-wait", &[wait])])
+    };
+    assert_eq!(
+        on("tokio-uring", "250us").unwrap_err().to_string(),
+        "--batch-wait is 250us and --engine is tokio-uring, which never waits for several \
+         datagrams; leave one of them out, or take another engine"
+    );
+    assert!(on("tokio-uring", "off").is_ok());
+    for engine in ["auto", "uring", "mmsg"] {
+        assert!(on(engine, "250us").is_ok(), "{engine}");
+    }
+}
+
+#[test]
 fn a_grace_longer_than_the_force_timeout_is_said() {
     let notices = from_flags(&[("grace-quit-timeout", &["60s"])]).unwrap().notices;
     assert!(notices[0].to_string().contains("longer than --force-quit-timeout 30s"));

@@ -23,6 +23,7 @@ use libc::msghdr;
 use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
+use super::nap::Napper;
 use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
@@ -54,6 +55,9 @@ pub(super) struct Uring<'pool> {
     listener_layout: Box<msghdr>,
     session_layout: Box<msghdr>,
     wait_flags: EnterFlags,
+    /// Where the ring itself cannot wait for several completions within a window (before Linux
+    /// 6.12).
+    napper: Option<Napper>,
     is_stopping: bool,
 }
 
@@ -66,6 +70,8 @@ enum Wait {
     Arrived,
     /// Submit, and sleep until something arrives, but not longer than this.
     UpTo(Duration),
+    /// The same, but within the window only for what makes the wake-up worth it.
+    Gather { window: Duration, patience: Duration },
 }
 
 impl<'pool> Uring<'pool> {
@@ -97,6 +103,8 @@ impl<'pool> Uring<'pool> {
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
             wait_flags: no_iowait.unwrap_or(EnterFlags::empty()),
+            napper: (lane.may_gather() && !ring.params().is_feature_min_timeout())
+                .then(Napper::new),
             is_stopping: false,
             ring,
             lane,
@@ -110,7 +118,7 @@ impl<'pool> Uring<'pool> {
     pub(super) fn run(mut self) -> Result<(), EngineError> {
         let mut now = Instant::now();
         while !self.is_stopping {
-            self.submit(self.wait(now))?;
+            self.sleep(now)?;
             now = Instant::now(); // The only clock read of a wake-up.
             self.lane.shard.io().wakeups += 1;
             self.settle(now)?;
@@ -122,9 +130,24 @@ impl<'pool> Uring<'pool> {
         self.close(now)
     }
 
-    fn wait(&self, now: Instant) -> Wait {
-        let is_idle = self.arrived.is_empty();
-        if is_idle { Wait::UpTo(self.lane.patience(now)) } else { Wait::Arrived }
+    /// Submits, and sleeps until there is something to do.
+    fn sleep(&mut self, now: Instant) -> Result<(), EngineError> {
+        if !self.arrived.is_empty() {
+            return self.submit(Wait::Arrived);
+        }
+        let patience = self.lane.patience(now);
+        match self.lane.gather(now, patience) {
+            Some(window) if self.napper.is_none() => self.submit(Wait::Gather { window, patience }),
+            Some(window) => {
+                // What is queued does not wait with the thread.
+                self.submit(Wait::No)?;
+                if let Some(napper) = &self.napper {
+                    napper.until(now + window);
+                }
+                self.enter(Wait::UpTo(patience))
+            }
+            None => self.submit(Wait::UpTo(patience)),
+        }
     }
 
     /// Hands the shard what has arrived, and what has arrived meanwhile as long as there seems to
@@ -455,6 +478,16 @@ impl<'pool> Uring<'pool> {
                 // SAFETY: as above.
                 unsafe { submitter.enter::<()>(submissions, 0, get.bits(), None) }
             }
+            Wait::Gather { window, patience } => {
+                let timeout = Timespec::from(patience);
+                let micros = u32::try_from(window.as_micros()).unwrap_or(u32::MAX);
+                let args = SubmitArgs::new().timespec(&timeout).min_wait_usec(micros);
+                let flags = get | EnterFlags::EXT_ARG | self.wait_flags;
+                // Where datagrams are there already the kernel takes them in without sleeping until
+                // it has so many, so a backlog does not wait.
+                // SAFETY: `EXT_ARG` announces the argument, and both live beyond the call.
+                unsafe { submitter.enter(submissions, self.worth(), flags.bits(), Some(&args)) }
+            }
             Wait::UpTo(patience) => {
                 let timeout = Timespec::from(patience);
                 let args = SubmitArgs::new().timespec(&timeout);
@@ -474,6 +507,12 @@ impl<'pool> Uring<'pool> {
             // The rest is the programmer's fault.
             Err((_, error)) => Err(EngineError::Ring(error)),
         }
+    }
+
+    /// Completions that end a wait before its window does: a wake-up is hardly cheaper for more,
+    /// and half of the buffers stay for what arrives meanwhile.
+    fn worth(&self) -> u32 {
+        u32::from(self.pool.count() / 2).clamp(1, GATHERED_MAX)
     }
 
     /// Whether the next receives might find no buffer unless the batch leaves first.
@@ -515,6 +554,9 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
 /// multishot receive takes 32 at once.
 const BACKLOG: usize = 12;
 
+/// Datagrams that a wait for several is satisfied with.
+const GATHERED_MAX: u32 = 64;
+
 /// How often a wake-up looks for more before it sends.
 const ROUNDS_MAX: usize = 8;
 
@@ -545,14 +587,12 @@ mod tests {
 
     impl<'pool> Rig<'pool> {
         /// The client is connected to the only listener.
-        fn new(pool: &'pool BufRing, completions_max: u32) -> Self {
+        fn new(pool: &'pool BufRing, settings: Settings) -> Self {
             let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             client.connect(listener.local_addr().unwrap()).unwrap();
             let (commands, from_control) = mailbox(8).unwrap();
             let (to_control, events) = mailbox(8).unwrap();
-            let settings =
-                Settings { submissions: completions_max, completions_max, ..Settings::default() };
             let spec = ShardSpec {
                 index: 0,
                 cpu: None,
@@ -618,7 +658,8 @@ mod tests {
     #[test]
     fn a_mailbox_whose_watch_has_ended_is_watched_again() {
         let pool = BufRing::new(16, 2048).unwrap();
-        let mut rig = Rig::new(&pool, 2);
+        let short = Settings { submissions: 2, completions_max: 2, ..Settings::default() };
+        let mut rig = Rig::new(&pool, short);
         rig.turn();
         // More completions than their queue takes, and then the mailbox's: a multishot operation
         // that cannot post ends.
@@ -639,5 +680,30 @@ mod tests {
         }
         rig.turn();
         assert_eq!(rig.answers(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_ring_that_cannot_wait_for_several_datagrams_sleeps_until_the_window_is_over() {
+        let pool = BufRing::new(64, 2048).unwrap();
+        let window = Duration::from_millis(2);
+        let settings = Settings { batch_wait: Some(window), ..Settings::default() };
+        let mut rig = Rig::new(&pool, settings);
+        rig.uring.napper = Some(Napper::new()); // As before Linux 6.12.
+        let (mut now, mut sent) = (Instant::now(), 0);
+        for waits in 1..5 {
+            let mut asleep = now;
+            while rig.uring.lane.shard.io().gather_waits < waits {
+                (0..16).for_each(|_| assert_eq!(rig.client.send(b"junk").unwrap(), 4));
+                sent += 16;
+                asleep = now;
+                rig.uring.sleep(now).unwrap();
+                now = Instant::now();
+                rig.uring.settle(now).unwrap();
+                rig.uring.take_in(now).unwrap();
+            }
+            let slept = now - asleep;
+            assert!(slept + Duration::from_micros(10) >= window, "{slept:?}");
+        }
+        assert_eq!(rig.uring.lane.shard.io().receives, sent);
     }
 }

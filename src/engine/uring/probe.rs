@@ -16,14 +16,27 @@ use crate::engine::send::empty_header;
 /// The group of the receive buffers; there is one in a ring.
 pub(super) const BUFFER_GROUP: u16 = 0;
 
+/// What the rings of this kernel have beyond what the engine cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Abilities {
+    /// `DEFER_TASKRUN`. Without it an evenly loaded relay needs nearly twice the CPU.
+    pub(in crate::engine) defers: bool,
+    /// `min_wait_usec`: a sleep can wait for several completions within a window.
+    pub(in crate::engine) gathers: bool,
+}
+
 /// Makes a ring with the flags that this kernel has.
 ///
 /// Queues have lengths that are powers of two; that of completions is at least as long as the other.
 pub(super) fn build(submissions: u32, completions: u32) -> Result<IoUring, EngineError> {
+    build_best(submissions, completions).map(|(ring, _)| ring)
+}
+
+fn build_best(submissions: u32, completions: u32) -> Result<(IoUring, Flags), EngineError> {
     let mut error = None;
     for flags in [Flags::Linux6_6, Flags::Linux6_1, Flags::Linux6_0] {
         match builder(flags, completions).build(submissions) {
-            Ok(ring) => return Ok(ring),
+            Ok(ring) => return Ok((ring, flags)),
             // EINVAL: a flag that this kernel does not know. The next attempt does without.
             Err(refusal) if refusal.raw_os_error() == Some(libc::EINVAL) => error = Some(refusal),
             Err(refusal) => return Err(refused(refusal)),
@@ -33,12 +46,11 @@ pub(super) fn build(submissions: u32, completions: u32) -> Result<IoUring, Engin
 }
 
 /// Which kernel brought the newest flag of a set.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flags {
     /// `NO_SQARRAY`: one indirection less.
     Linux6_6,
-    /// `DEFER_TASKRUN`: receives are taken in when the thread asks and not in between. Without it
-    /// an evenly loaded relay needs nearly twice the CPU.
+    /// `DEFER_TASKRUN`: receives are taken in when the thread asks and not in between.
     Linux6_1,
     /// `SINGLE_ISSUER`. `COOP_TASKRUN` takes in receives at the next system call.
     Linux6_0,
@@ -57,13 +69,17 @@ fn builder(flags: Flags, completions: u32) -> io_uring::Builder {
 }
 
 /// Checks that the engine can run here, by running its essence once: a multishot receive into a
-/// buffer ring.
+/// buffer ring. Says what else there is.
 ///
 /// # Errors
 /// What is missing, and what to do about it.
-pub(in crate::engine) fn probe() -> Result<(), EngineError> {
+pub(in crate::engine) fn probe() -> Result<Abilities, EngineError> {
     let buffers = BufRing::new(4, 64).map_err(EngineError::Buffers)?;
-    let ring = build(8, 8)?;
+    let (ring, flags) = build_best(8, 8)?;
+    let abilities = Abilities {
+        defers: flags != Flags::Linux6_0,
+        gathers: ring.params().is_feature_min_timeout(),
+    };
     let mut opcodes = Probe::new();
     ring.submitter().register_probe(&mut opcodes).map_err(EngineError::Ring)?;
     // Multishot receives with control messages came with zero-copy sends, which have an opcode to
@@ -74,7 +90,8 @@ pub(in crate::engine) fn probe() -> Result<(), EngineError> {
     // SAFETY: `ring` is declared after `buffers` and so is closed before they are unmapped.
     let registered = unsafe { buffers.register(&ring.submitter(), BUFFER_GROUP) };
     registered.map_err(|_| EngineError::KernelTooOld)?;
-    receive_twice(ring, &buffers)
+    receive_twice(ring, &buffers)?;
+    Ok(abilities)
 }
 
 /// Two datagrams through one multishot receive.
@@ -110,7 +127,7 @@ fn receive_twice(mut ring: IoUring, buffers: &BufRing) -> Result<(), EngineError
 }
 
 /// The likely cause of a refused ring, and what to do about it.
-fn refused(error: io::Error) -> EngineError {
+pub(in crate::engine) fn refused(error: io::Error) -> EngineError {
     let disabled = fs::read_to_string(DISABLED_SYSCTL).unwrap_or_default();
     diagnosis(error, disabled.trim())
 }

@@ -43,7 +43,9 @@ impl Row {
             Engine::Loop => Some(promise.of_loop_max),
             Engine::PlainMmsg => Some(promise.of_plain_mmsg_max),
             Engine::Mmsg => Some(promise.of_mmsg_max),
-            Engine::Auto | Engine::Uring | Engine::Tokio | Engine::Bare => None,
+            Engine::Auto | Engine::Uring | Engine::TokioUring | Engine::Tokio | Engine::Bare => {
+                None
+            }
         }
     }
 }
