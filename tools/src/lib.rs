@@ -22,6 +22,7 @@ pub mod batch;
 pub mod board;
 pub mod client;
 pub mod clock;
+pub mod compare;
 pub mod demo;
 pub mod gate;
 pub mod generator;

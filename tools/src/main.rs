@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use ringway_tools::batch::SocketOptions;
 use ringway_tools::board::Counts;
 use ringway_tools::clock;
+use ringway_tools::compare::{self, CompareArguments, Incomparable};
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
 use ringway_tools::generator::{Generator, GeneratorSettings, Roles};
@@ -48,6 +49,8 @@ enum Command {
     /// Measure CPU time per packet of the engines and of a plain relay
     #[command(subcommand)]
     Run(Run),
+    /// Say which differences between two results exceed the spread
+    Compare(CompareArguments),
     /// One relay for a measurement, in a process of its own
     #[command(hide = true)]
     Relay(RelayArguments),
@@ -221,6 +224,7 @@ fn main() -> ExitCode {
         Command::Origin(OriginCommand::Webrtc(arguments)) => origin_webrtc(&arguments),
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
         Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
     match result {
@@ -229,7 +233,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell when standard error is gone.
             let _ = writeln!(std::io::stderr(), "ringway-bench: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Incomparable>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
