@@ -19,6 +19,7 @@ use ringway_tools::generator::{Generator, GeneratorSettings, Roles};
 use ringway_tools::http;
 use ringway_tools::origin::{Origin, OriginSettings};
 use ringway_tools::paced::{self, PacedArguments};
+use ringway_tools::page::{self, ReportArguments};
 use ringway_tools::registration::{Endpoints, Registration, reachable};
 use ringway_tools::report::{Percentiles, grouped};
 use ringway_tools::run::{self, RunArguments};
@@ -51,6 +52,8 @@ enum Command {
     Run(Run),
     /// Say which differences between two results exceed the spread
     Compare(CompareArguments),
+    /// Draw results as one HTML file that needs nothing else
+    Report(ReportArguments),
     /// One relay for a measurement, in a process of its own
     #[command(hide = true)]
     Relay(RelayArguments),
@@ -225,6 +228,7 @@ fn main() -> ExitCode {
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
         Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Report(arguments) => page::run(&arguments),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
     match result {
