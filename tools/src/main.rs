@@ -13,6 +13,7 @@ use ringway_tools::batch::SocketOptions;
 use ringway_tools::board::Counts;
 use ringway_tools::clock;
 use ringway_tools::compare::{self, CompareArguments, Incomparable};
+use ringway_tools::connects::{self, ConnectsArguments};
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
 use ringway_tools::generator::{Generator, GeneratorSettings, Roles};
@@ -21,8 +22,10 @@ use ringway_tools::origin::{Origin, OriginSettings};
 use ringway_tools::paced::{self, PacedArguments};
 use ringway_tools::page::{self, ReportArguments};
 use ringway_tools::registration::{Endpoints, Registration, reachable};
+use ringway_tools::relay_process::{self, HostArguments};
 use ringway_tools::report::{Percentiles, grouped};
 use ringway_tools::run::{self, RunArguments};
+use ringway_tools::seek::{self, SeekArguments};
 use ringway_tools::station::Media;
 use ringway_tools::webrtc;
 use ringway_tools::worker::Worker;
@@ -50,6 +53,8 @@ enum Command {
     /// Measure CPU time per packet of the engines and of a plain relay
     #[command(subcommand)]
     Run(Run),
+    /// Find the highest rate that a relay holds
+    Seek(SeekArguments),
     /// Say which differences between two results exceed the spread
     Compare(CompareArguments),
     /// Draw results as one HTML file that needs nothing else
@@ -57,6 +62,9 @@ enum Command {
     /// One relay for a measurement, in a process of its own
     #[command(hide = true)]
     Relay(RelayArguments),
+    /// Ringway with flags of its own, in a process of its own
+    #[command(hide = true)]
+    Host(HostArguments),
 }
 
 #[derive(Subcommand)]
@@ -81,6 +89,8 @@ enum Run {
     Srt(RunArguments),
     /// WebRTC media: 500 sessions at 58,500 packets/s, delivery, latency and CPU per datagram
     Webrtc(PacedArguments),
+    /// SRT handshakes per second beside live sessions, or thousands of sessions held idle
+    Connects(ConnectsArguments),
 }
 
 #[derive(Args)]
@@ -227,8 +237,11 @@ fn main() -> ExitCode {
         Command::Origin(OriginCommand::Webrtc(arguments)) => origin_webrtc(&arguments),
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
         Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
+        Command::Seek(arguments) => seek::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Report(arguments) => page::run(&arguments),
+        Command::Run(Run::Connects(arguments)) => connects::run(&arguments),
+        Command::Host(arguments) => relay_process::serve(&arguments).map(|()| true),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
     match result {
