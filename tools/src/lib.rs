@@ -50,4 +50,5 @@ pub mod srt;
 pub mod station;
 pub mod subject;
 pub mod webrtc;
+pub mod whip;
 pub mod worker;

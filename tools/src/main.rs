@@ -28,6 +28,7 @@ use ringway_tools::run::{self, RunArguments};
 use ringway_tools::seek::{self, SeekArguments};
 use ringway_tools::station::Media;
 use ringway_tools::webrtc;
+use ringway_tools::whip::{self, WhipArguments};
 use ringway_tools::worker::Worker;
 
 /// Clients, origin emulators, measurements and a demo for the Ringway relay
@@ -91,6 +92,8 @@ enum Run {
     Webrtc(PacedArguments),
     /// SRT handshakes per second beside live sessions, or thousands of sessions held idle
     Connects(ConnectsArguments),
+    /// WHIP requests per second: sessions set up by POST and ended by DELETE
+    Whip(WhipArguments),
 }
 
 #[derive(Args)]
@@ -241,6 +244,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Report(arguments) => page::run(&arguments),
         Command::Run(Run::Connects(arguments)) => connects::run(&arguments),
+        Command::Run(Run::Whip(arguments)) => whip::run(&arguments),
         Command::Host(arguments) => relay_process::serve(&arguments).map(|()| true),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
