@@ -1,4 +1,5 @@
 //! The page of `ringway-bench report` in a browser: it loads without a complaint and shows something.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
