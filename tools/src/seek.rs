@@ -252,7 +252,7 @@ fn result_cell(arguments: &SeekArguments, stage: &Stage<'_>, found: &Found) -> C
             cell.add("lowest_failing_pps", "1/s", Better::Neither, vec![*fails_at]);
         }
         Found::AllHeld => {
-            cell.add(name::DELIVERED_PPS, "1/s", Better::Higher, vec![arguments.to]);
+            cell.add("held_pps_at_least", "1/s", Better::Neither, vec![arguments.to]);
         }
         Found::NoneHeld { .. } | Found::GeneratorLimit { .. } => {
             cell.void = Some(sentence(arguments, found));
