@@ -8,10 +8,16 @@ use clap::{Parser, Subcommand};
 use ringway_tools::commands::generate::{self, GenerateCommand};
 use ringway_tools::commands::origin::{self, OriginCommand};
 use ringway_tools::commands::prove::{self, ProveArguments};
+use ringway_tools::compare::{self, CompareArguments, Incomparable};
+use ringway_tools::connects::{self, ConnectsArguments};
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
 use ringway_tools::paced::{self, PacedArguments};
+use ringway_tools::page::{self, ReportArguments};
+use ringway_tools::relay_process::{self, HostArguments};
 use ringway_tools::run::{self, RunArguments};
+use ringway_tools::seek::{self, SeekArguments};
+use ringway_tools::whip::{self, WhipArguments};
 
 /// Clients, origin emulators, measurements and a demo for the Ringway relay
 #[derive(Parser)]
@@ -38,9 +44,18 @@ enum Command {
     /// Measure CPU time per packet of the engines and of a plain relay
     #[command(subcommand)]
     Run(Run),
+    /// Find the highest rate that a relay holds
+    Seek(SeekArguments),
+    /// Say which differences between two results exceed the spread
+    Compare(CompareArguments),
+    /// Draw results as one HTML file that needs nothing else
+    Report(ReportArguments),
     /// One relay for a measurement, in a process of its own
     #[command(hide = true)]
     Relay(RelayArguments),
+    /// Ringway with flags of its own, in a process of its own
+    #[command(hide = true)]
+    Host(HostArguments),
 }
 
 #[derive(Subcommand)]
@@ -49,6 +64,10 @@ enum Run {
     Srt(RunArguments),
     /// WebRTC media: 500 sessions at 58,500 packets/s, delivery, latency and CPU per datagram
     Webrtc(PacedArguments),
+    /// SRT handshakes per second beside live sessions, or thousands of sessions held idle
+    Connects(ConnectsArguments),
+    /// WHIP requests per second: sessions set up by POST and ended by DELETE
+    Whip(WhipArguments),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +78,12 @@ fn main() -> ExitCode {
         Command::Prove(arguments) => prove::run(&arguments),
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
         Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
+        Command::Seek(arguments) => seek::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Report(arguments) => page::run(&arguments),
+        Command::Run(Run::Connects(arguments)) => connects::run(&arguments),
+        Command::Run(Run::Whip(arguments)) => whip::run(&arguments),
+        Command::Host(arguments) => relay_process::serve(&arguments).map(|()| true),
         Command::Relay(arguments) => gate::serve(&arguments).map(|()| true),
     };
     match result {
@@ -67,7 +92,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell when standard error is gone.
             let _ = writeln!(std::io::stderr(), "ringway-bench: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Incomparable>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
