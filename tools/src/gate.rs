@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::clock::{self, SECOND};
+use crate::http;
 use crate::measure::{self, CpuTime, ThreadId};
 use crate::subject::{IoCounts, Setup, Subject};
 
@@ -159,13 +160,11 @@ impl Gate {
     /// # Errors
     /// The child has ended.
     pub fn cpu(&self) -> anyhow::Result<CpuReading> {
-        let of = |thread: &ThreadId| CpuTime::of(*thread).context("read the relay's CPU time");
-        let threads = self.serving.threads.iter().map(of).collect::<anyhow::Result<_>>()?;
-        let kernel_ns = |thread: &ThreadId| CpuTime::of(*thread).map_or(0, |time| time.cpu_ns);
         let workers = measure::threads(self.pid.as_raw_nonzero().get());
         let workers = workers.iter().filter(|thread| thread.works_for_kernel());
         let helpers = self.softirqs.iter().copied().chain(workers.map(|thread| thread.id));
-        Ok(CpuReading { threads, kernel_ns: helpers.map(|thread| kernel_ns(&thread)).sum() })
+        let helpers: Vec<ThreadId> = helpers.collect();
+        CpuReading::of(&self.serving.threads, &helpers).context("read the relay's CPU time")
     }
 
     /// What Ringway has counted so far; `None` for baselines. The child must not be stopped.
@@ -174,6 +173,15 @@ impl Gate {
     /// Ringway does not answer.
     pub fn io(&self) -> anyhow::Result<Option<IoCounts>> {
         self.serving.system.map(IoCounts::read).transpose()
+    }
+
+    /// Ringway's metrics as text; `None` for baselines. The child must not be stopped.
+    ///
+    /// # Errors
+    /// Ringway does not answer.
+    pub fn metrics(&self) -> anyhow::Result<Option<String>> {
+        let text = |system| http::get(system, "/metrics").map(|answer| answer.body);
+        self.serving.system.map(text).transpose().context("read the relay's metrics")
     }
 
     /// Memory of the child that is in use, in bytes; what the kernel keeps for its sockets is not
@@ -211,6 +219,19 @@ pub struct CpuReading {
 }
 
 impl CpuReading {
+    /// Of threads that relay, and of others that work for them.
+    ///
+    /// # Errors
+    /// One that relays has ended.
+    pub fn of(relaying: &[ThreadId], helpers: &[ThreadId]) -> io::Result<Self> {
+        let threads = relaying.iter().map(|thread| CpuTime::of(*thread));
+        let kernel_ns = |thread: &ThreadId| CpuTime::of(*thread).map_or(0, |time| time.cpu_ns);
+        Ok(Self {
+            threads: threads.collect::<io::Result<_>>()?,
+            kernel_ns: helpers.iter().map(kernel_ns).sum(),
+        })
+    }
+
     /// What they have used since `before`, and how long they waited for somebody else.
     ///
     /// Threads that share a CPU wait for each other. The one that ends last has waited for all of

@@ -12,11 +12,13 @@ use ringway_tools::compare::{self, CompareArguments, Incomparable};
 use ringway_tools::connects::{self, ConnectsArguments};
 use ringway_tools::demo::{self, DemoArguments};
 use ringway_tools::gate::{self, RelayArguments};
+use ringway_tools::overload::{self, OverloadArguments};
 use ringway_tools::paced::{self, PacedArguments};
 use ringway_tools::page::{self, ReportArguments};
 use ringway_tools::relay_process::{self, HostArguments};
 use ringway_tools::run::{self, RunArguments};
 use ringway_tools::seek::{self, SeekArguments};
+use ringway_tools::steady::{self, SteadyArguments};
 use ringway_tools::whip::{self, WhipArguments};
 
 /// Clients, origin emulators, measurements and a demo for the Ringway relay
@@ -62,6 +64,10 @@ enum Command {
 enum Run {
     /// SRT media: engines x sessions x shapes, CPU nanoseconds per packet of the relaying thread
     Srt(RunArguments),
+    /// SRT media at a fixed rate: CPU per packet, latency and loss beside plain relays and nginx
+    Paced(SteadyArguments),
+    /// One session far above its share: what becomes of the others
+    Overload(OverloadArguments),
     /// WebRTC media: 500 sessions at 58,500 packets/s, delivery, latency and CPU per datagram
     Webrtc(PacedArguments),
     /// SRT handshakes per second beside live sessions, or thousands of sessions held idle
@@ -77,6 +83,8 @@ fn main() -> ExitCode {
         Command::Origin(command) => origin::run(&command),
         Command::Prove(arguments) => prove::run(&arguments),
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
+        Command::Run(Run::Paced(arguments)) => steady::run(&arguments),
+        Command::Run(Run::Overload(arguments)) => overload::run(&arguments),
         Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
         Command::Seek(arguments) => seek::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -98,6 +98,10 @@ pub struct Tuning {
     pub shards: u16,
     /// `--gro auto` instead of `--gro off`.
     pub gro: bool,
+    /// `--gso auto` instead of `--gso off`.
+    pub gso: bool,
+    /// `--batch-wait`
+    pub batch_wait: Option<Duration>,
     /// Raises what a source may have and how fast it may come, so that this many sessions of one
     /// address are let in at once, and keeps them while their relay is stopped; 0: as it comes.
     pub sessions_at_once: u32,
@@ -105,13 +109,15 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { shards: 1, gro: true, sessions_at_once: 0 }
+        Self { shards: 1, gro: true, gso: true, batch_wait: None, sessions_at_once: 0 }
     }
 }
 
 impl Tuning {
     fn apply(self, config: &mut Config) {
         config.shards = Some(self.shards);
+        config.batch_wait = self.batch_wait;
+        config.gso = if self.gso { Offload::Auto } else { Offload::Off };
         config.gro = if self.gro { Offload::Auto } else { Offload::Off };
         let sessions = self.sessions_at_once;
         if sessions > 0 {
@@ -134,6 +140,12 @@ impl Tuning {
         self.apply(&mut config);
         let gro = if self.gro { "auto" } else { "off" };
         let mut flags = format!("--shards {} --gro {gro}", self.shards);
+        if !self.gso {
+            flags += " --gso off";
+        }
+        if let Some(wait) = self.batch_wait {
+            flags += &format!(" --batch-wait {}us", wait.as_micros());
+        }
         if self.sessions_at_once > 0 {
             let InductionRate { total, per_prefix } = config.induction_rate;
             flags += &format!(

@@ -1,0 +1,554 @@
+//! Relays that take turns under the same paced load: who they are, how they run, and what a turn of
+//! one has shown.
+//!
+//! All are started and have their sessions connected before the first turn, and whose turn it is not
+//! has nothing to do. `direct` is one of them: no relay at all, the
+//! callers at the origin itself. What it shows is the tool's and the kernel's own share of the
+//! latency, and what is added to it is the relay's.
+//!
+//! # Which turns count
+//!
+//! A turn says nothing about the relay when the generator did not keep its schedule, when the
+//! tool's own receive queue overflowed, or when something else ran on the relay's CPU. The last is
+//! read from the run delay of the relaying threads, the time that they were ready and did not run.
+//! A thread that sleeps between packets has some after each wake-up even on an idle CPU: the
+//! interrupt of the other CPU, and the way out of its idle state. That part is the price of
+//! sleeping, which every relay pays, so [`WAKE_UP_NS`] of it per time slice are allowed; of what is
+//! above, at most 2 % of the CPU time.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::ValueEnum as _;
+
+use crate::clock::{self, SECOND};
+use crate::gate::{CpuReading, Gate};
+use crate::lane::{Flow, Lane, LaneSettings, Passage};
+use crate::measure::{self, CpuTime, ThreadId};
+use crate::nginx::{Buffers, Nginx, NginxSettings, Program};
+use crate::registration::Endpoints;
+use crate::subject::{Engine, IoCounts, Setup, Tuning};
+
+/// A relay to compare, as the command line names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ringway or a baseline.
+    Engine(Engine),
+    /// nginx.
+    Nginx(Buffers),
+    /// None at all.
+    Direct,
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nginx" => Ok(Self::Nginx(Buffers::Default)),
+            "nginx-4m" => Ok(Self::Nginx(Buffers::Large)),
+            "direct" => Ok(Self::Direct),
+            engine => Engine::from_str(engine, false).map(Self::Engine).map_err(|_| {
+                let engines = Engine::value_variants().iter().map(|engine| engine.label());
+                let names: Vec<_> = engines.chain(["nginx", "nginx-4m", "direct"]).collect();
+                format!("no such relay; there are {}", names.join(", "))
+            }),
+        }
+    }
+}
+
+impl Kind {
+    /// As the command line and the tables show it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Engine(engine) => engine.label(),
+            Self::Nginx(Buffers::Default) => "nginx",
+            Self::Nginx(Buffers::Large) => "nginx-4m",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// Whether it is Ringway, whatever the engine.
+    #[must_use]
+    pub fn is_ringway(self) -> bool {
+        matches!(self, Self::Engine(engine) if !engine.is_baseline())
+    }
+}
+
+/// One of those that take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrant {
+    /// Which relay.
+    pub kind: Kind,
+    /// How it is tuned.
+    pub tuning: Tuning,
+}
+
+impl Entrant {
+    /// A relay with the part of `tuning` that it has: all of it for Ringway, the shards for a
+    /// baseline.
+    #[must_use]
+    pub fn new(kind: Kind, tuning: Tuning) -> Self {
+        let plain = Tuning { shards: tuning.shards, ..Tuning::default() };
+        Self { kind, tuning: if kind.is_ringway() { tuning } else { plain } }
+    }
+
+    /// The column of the tables: the relay, and what is special about it.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let name = self.kind.label();
+        if self.tuning.batch_wait.is_some() { format!("{name}+wait") } else { name.to_owned() }
+    }
+}
+
+/// The CPUs of a measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// Of the relaying threads.
+    pub relay: Vec<usize>,
+    /// Of everything else.
+    pub tool: Vec<usize>,
+}
+
+impl Cpus {
+    /// The first allowed CPUs for the shards, one for each while one is left for everything else;
+    /// the calling thread, which makes the load, goes there.
+    ///
+    /// # Errors
+    /// There are not two.
+    pub fn split(shards: u16) -> anyhow::Result<Self> {
+        let allowed = measure::allowed_cpus();
+        anyhow::ensure!(
+            allowed.len() > 1,
+            "a measurement needs two CPUs: the relay must have one for itself"
+        );
+        let (relay, tool) = allowed.split_at(usize::from(shards).clamp(1, allowed.len() - 1));
+        measure::pin(tool).context("leave the relay's CPU")?;
+        measure::raise_descriptor_limit();
+        Ok(Self { relay: relay.to_vec(), tool: tool.to_vec() })
+    }
+}
+
+enum Running {
+    Gate(Box<Gate>),
+    Nginx { nginx: Box<Nginx>, softirqs: Vec<ThreadId> },
+    Nothing,
+}
+
+/// A relay with its sessions.
+pub struct Contestant {
+    /// Which.
+    pub entrant: Entrant,
+    lane: Lane,
+    running: Running,
+    /// What each session has added to the memory of the relay's process.
+    pub bytes_per_session: Option<f64>,
+}
+
+impl Contestant {
+    /// Starts the relay and connects the sessions. `None` when it is an nginx and there is none.
+    ///
+    /// # Errors
+    /// The relay does not start, or not every session gets in.
+    pub fn start(
+        entrant: Entrant,
+        lane: LaneSettings,
+        cpus: &Cpus,
+    ) -> anyhow::Result<Option<Self>> {
+        let program = match entrant.kind {
+            Kind::Nginx(_) => match Program::find() {
+                Some(program) => Some(program),
+                None => return Ok(None),
+            },
+            Kind::Engine(_) | Kind::Direct => None,
+        };
+        let mut running = Running::Nothing;
+        let mut resident = None;
+        let sessions = lane.sessions;
+        let lane = Lane::open(lane, |origin| {
+            running = Running::start(entrant, origin, program.as_ref(), sessions, cpus)?;
+            resident = running.resident_bytes();
+            Ok(running.address().unwrap_or(origin))
+        });
+        let lane = lane.with_context(|| format!("relay {}", entrant.label()))?;
+        let grown = running.resident_bytes().zip(resident);
+        let bytes_per_session =
+            grown.map(|(after, before)| after.saturating_sub(before) as f64 / sessions as f64);
+        Ok(Some(Self { entrant, lane, running, bytes_per_session }))
+    }
+
+    /// Loads the relay for `length`.
+    ///
+    /// # Errors
+    /// The relay has ended, or what the sockets report.
+    pub fn take_turn(&mut self, flows: &[Flow], length: Duration) -> anyhow::Result<Turn> {
+        let Self { lane, running, .. } = self;
+        running.rest()?;
+        let io = running.io()?;
+        running.rest()?;
+        let backlog_drops = measure::backlog_drops();
+        let before = running.account()?;
+        let mut last = before.clone();
+        let passage = lane.run(flows, length, |second| {
+            // A thread that has ended shows up as an error after the turn.
+            if let Ok(now) = running.account() {
+                second.cpu_ns = now.cpu.since(&last.cpu).cpu_ns;
+                last = now;
+            }
+        })?;
+        running.rest()?;
+        let after = running.account()?;
+        let backlog_drops = measure::backlog_drops() - backlog_drops;
+        let io = running.io()?.zip(io).map(|(after, before)| after.since(before));
+        Ok(Turn {
+            passage,
+            cpu: after.cpu.since(&before.cpu),
+            time_slices: after.time_slices - before.time_slices,
+            io,
+            backlog_drops,
+        })
+    }
+
+    /// The relay's own drop counters: why, and how many so far. Only Ringway has any.
+    ///
+    /// # Errors
+    /// Ringway does not answer.
+    pub fn drops(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        match &self.running {
+            Running::Gate(gate) => Ok(gate.metrics()?.as_deref().map(drops_in).unwrap_or_default()),
+            Running::Nginx { .. } | Running::Nothing => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Running {
+    fn start(
+        entrant: Entrant,
+        origin: SocketAddr,
+        program: Option<&Program>,
+        sessions: usize,
+        cpus: &Cpus,
+    ) -> anyhow::Result<Self> {
+        Ok(match (entrant.kind, program) {
+            (Kind::Engine(engine), _) => Self::Gate(Box::new(Gate::start(&Setup {
+                engine,
+                origin: Endpoints::srt(origin),
+                cpus: cpus.relay.clone(),
+                other_cpus: cpus.tool.clone(),
+                tuning: entrant.tuning,
+            })?)),
+            (Kind::Nginx(buffers), Some(program)) => {
+                let cpu = *cpus.relay.first().context("the relay has no CPU")?;
+                let settings = NginxSettings { origin, cpu, sessions, buffers };
+                let nginx = Box::new(Nginx::start(program, settings)?);
+                Self::Nginx { nginx, softirqs: measure::ksoftirqd(cpu).into_iter().collect() }
+            }
+            (Kind::Nginx(_), None) | (Kind::Direct, _) => Self::Nothing,
+        })
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Gate(gate) => Some(gate.address()),
+            Self::Nginx { nginx, .. } => Some(nginx.address()),
+            Self::Nothing => None,
+        }
+    }
+
+    fn threads(&self) -> Vec<ThreadId> {
+        match self {
+            Self::Gate(gate) => gate.threads().to_vec(),
+            Self::Nginx { nginx, .. } => vec![nginx.worker()],
+            Self::Nothing => Vec::new(),
+        }
+    }
+
+    /// Waits until the relaying threads sleep: what they do now belongs to nobody's turn, and the
+    /// kernel's account of a thread that runs lies behind.
+    fn rest(&self) -> anyhow::Result<()> {
+        let deadline = clock::now() + SECOND;
+        for thread in self.threads() {
+            while !measure::is_asleep(thread).context("the relay has ended")? {
+                anyhow::ensure!(clock::now() < deadline, "the relay does not come to rest");
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&self) -> anyhow::Result<Account> {
+        let cpu = match self {
+            Self::Gate(gate) => gate.cpu()?,
+            Self::Nginx { nginx, softirqs } => {
+                CpuReading::of(&[nginx.worker()], softirqs).context("read the CPU time of nginx")?
+            }
+            Self::Nothing => CpuReading::default(),
+        };
+        let time_slices = self.threads().into_iter().map(time_slices).sum();
+        Ok(Account { cpu, time_slices })
+    }
+
+    fn io(&self) -> anyhow::Result<Option<IoCounts>> {
+        match self {
+            Self::Gate(gate) => gate.io(),
+            Self::Nginx { .. } | Self::Nothing => Ok(None),
+        }
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Gate(gate) => gate.resident_bytes().ok(),
+            Self::Nginx { nginx, .. } => measure::resident_bytes(nginx.worker().pid).ok(),
+            Self::Nothing => None,
+        }
+    }
+}
+
+/// What the kernel has accounted so far.
+#[derive(Clone)]
+struct Account {
+    cpu: CpuReading,
+    time_slices: u64,
+}
+
+/// How often the thread has been given a CPU: the third field of its `schedstat`. 0 when it has
+/// ended.
+fn time_slices(thread: ThreadId) -> u64 {
+    let path = format!("/proc/{}/task/{}/schedstat", thread.pid, thread.tid);
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_ascii_whitespace().nth(2).and_then(|field| field.parse().ok()).unwrap_or(0)
+}
+
+/// The drop counters in Prometheus text.
+fn drops_in(text: &str) -> Vec<(String, u64)> {
+    let reasons = text.lines().filter_map(|line| {
+        if let Some(rest) = line.strip_prefix("ringway_drops_total{") {
+            let (labels, value) = rest.rsplit_once(' ')?;
+            let reason = labels.split_once("reason=\"")?.1.split('"').next()?;
+            return Some((reason.to_owned(), value.parse().ok()?));
+        }
+        let value = line.strip_prefix("ringway_receive_queue_overflows_total")?.rsplit_once(' ')?.1;
+        Some((QUEUE_OVERFLOWS.to_owned(), value.parse().ok()?))
+    });
+    reasons.collect()
+}
+
+/// What one turn has shown.
+#[derive(Clone, Debug)]
+pub struct Turn {
+    /// The packets.
+    pub passage: Passage,
+    /// Of the relaying threads, with what the kernel did for them in threads of its own.
+    pub cpu: CpuTime,
+    /// How often they were given a CPU.
+    pub time_slices: u64,
+    /// What Ringway counted.
+    pub io: Option<IoCounts>,
+    /// Packets that the kernel dropped before any receive queue, from whomever.
+    pub backlog_drops: u64,
+}
+
+/// Why a turn does not count.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// Packets left much too late, or not within the turn.
+    GeneratorLate {
+        /// Share that left in time.
+        sent_percent: f64,
+        /// Half of the sends were later than this.
+        late_by_ns: u64,
+    },
+    /// The taking end did not get to its queue in time.
+    OwnDrops(u64),
+    /// The kernel's queue between a send and a receive queue was full.
+    BacklogDrops(u64),
+    /// Something else ran on the relay's CPU.
+    RunDelay {
+        /// Beyond the allowance, of the CPU time.
+        percent: f64,
+    },
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::GeneratorLate { sent_percent, late_by_ns } => write!(
+                f,
+                "the generator is the bottleneck: {sent_percent:.1} % left in time, half of the \
+                 packets more than {} late",
+                crate::report::duration(*late_by_ns)
+            ),
+            Self::OwnDrops(drops) => write!(
+                f,
+                "the generator is the bottleneck: its own receive queue dropped {drops} datagrams"
+            ),
+            Self::BacklogDrops(drops) => {
+                write!(f, "the kernel dropped {drops} packets above net.core.netdev_max_backlog")
+            }
+            Self::RunDelay { percent } => write!(
+                f,
+                "something else ran on the relay's CPU: run delay {percent:.1} % above its wake-ups"
+            ),
+        }
+    }
+}
+
+impl Turn {
+    /// Why it does not count, if it does not.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        let own_drops = self.passage.own_drops;
+        let sent_percent = self.sent_percent();
+        let late_by_ns = self.passage.lateness.value_at_quantile(0.5);
+        if sent_percent < SENT_PERCENT_MIN || late_by_ns > LATE_MAX_NS {
+            return Some(Fault::GeneratorLate { sent_percent, late_by_ns });
+        }
+        if own_drops > 0 {
+            return Some(Fault::OwnDrops(own_drops));
+        }
+        if self.backlog_drops > 0 {
+            return Some(Fault::BacklogDrops(self.backlog_drops));
+        }
+        let percent = self.excess_run_delay_percent();
+        (percent > RUN_DELAY_PERCENT_MAX).then_some(Fault::RunDelay { percent })
+    }
+
+    /// Run delay, that of wake-ups included, as a share of the CPU time.
+    #[must_use]
+    pub fn run_delay_percent(&self) -> f64 {
+        self.cpu.delay_share() * 100.0
+    }
+
+    /// Run delay above the allowance for wake-ups, as a share of the CPU time.
+    #[must_use]
+    pub fn excess_run_delay_percent(&self) -> f64 {
+        let allowed_ns = self.time_slices * WAKE_UP_NS;
+        let excess_ns = self.cpu.run_delay_ns.saturating_sub(allowed_ns);
+        excess_ns as f64 * 100.0 / self.cpu.cpu_ns.max(1) as f64
+    }
+
+    /// Share of the packets due in the turn that left in it.
+    #[must_use]
+    pub fn sent_percent(&self) -> f64 {
+        self.passage.sent_in_time as f64 * 100.0 / self.passage.due.max(1) as f64
+    }
+
+    /// Packets that left per second.
+    #[must_use]
+    pub fn offered_pps(&self) -> f64 {
+        self.passage.sent_in_time as f64 * 1e9 / self.passage.elapsed_ns as f64
+    }
+
+    /// CPU time per packet that came out; `None` without a relay, or when nothing did.
+    #[must_use]
+    pub fn cpu_ns_per_packet(&self) -> Option<f64> {
+        let received = self.passage.tally.received;
+        (self.cpu.cpu_ns > 0 && received > 0).then(|| self.cpu.cpu_ns as f64 / received as f64)
+    }
+
+    /// Packets that came out per second.
+    #[must_use]
+    pub fn delivered_pps(&self) -> f64 {
+        self.passage.received_in_time as f64 * 1e9 / self.passage.elapsed_ns as f64
+    }
+
+    /// Packets that were sent and did not arrive.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.passage.sent.saturating_sub(self.passage.tally.received)
+    }
+}
+
+/// What [`Contestant::drops`] calls datagrams that found a receive queue full.
+pub const QUEUE_OVERFLOWS: &str = "receive_queue_overflow";
+/// From being woken to running, on an idle CPU of a virtual machine.
+pub const WAKE_UP_NS: u64 = 5_000;
+const RUN_DELAY_PERCENT_MAX: f64 = 2.0;
+const SENT_PERCENT_MIN: f64 = 99.0;
+/// More than one turn of the sending loop takes; a generator that is behind by more is not the one
+/// that was asked for.
+const LATE_MAX_NS: u64 = 100_000;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::payload::{self, Tally};
+
+    /// A second in which everything due left in time, at 3 us of CPU time per packet received.
+    pub(crate) fn turn(sent: u64, received: u64) -> Turn {
+        let passage = Passage {
+            due: sent,
+            sent_in_time: sent,
+            sent,
+            tally: Tally { received, ..Tally::default() },
+            strays: 0,
+            latency: payload::nanoseconds(),
+            lateness: payload::nanoseconds(),
+            elapsed_ns: SECOND,
+            received_in_time: received,
+            seconds: Vec::new(),
+            own_drops: 0,
+            sessions: Vec::new(),
+        };
+        let cpu = CpuTime { cpu_ns: received * 3_000, run_delay_ns: 0 };
+        Turn { passage, cpu, time_slices: received, io: None, backlog_drops: 0 }
+    }
+
+    #[test]
+    fn the_delay_of_each_wake_up_is_no_disturbance() {
+        let mut turn = turn(1_000, 1_000);
+        turn.cpu.run_delay_ns = 1_000 * WAKE_UP_NS;
+        assert_eq!(turn.fault(), None);
+        turn.cpu.run_delay_ns += turn.cpu.cpu_ns / 10;
+        assert_eq!(turn.fault(), Some(Fault::RunDelay { percent: 10.0 }));
+    }
+
+    #[test]
+    fn a_generator_that_does_not_keep_its_schedule_is_the_bottleneck() {
+        let mut slow = turn(1_000, 1_000);
+        slow.passage.sent_in_time = 900;
+        assert!(matches!(slow.fault(), Some(Fault::GeneratorLate { .. })));
+        let mut late = turn(1_000, 1_000);
+        late.passage.lateness.record_n(LATE_MAX_NS * 2, 1_000).unwrap();
+        assert!(matches!(late.fault(), Some(Fault::GeneratorLate { .. })));
+    }
+
+    #[test]
+    fn a_turn_in_which_the_tool_itself_lost_packets_does_not_count() {
+        let mut turn = turn(1_000, 990);
+        turn.passage.own_drops = 10;
+        assert_eq!(turn.fault(), Some(Fault::OwnDrops(10)));
+    }
+
+    #[test]
+    fn what_a_relay_loses_is_no_fault_of_the_turn() {
+        let turn = turn(1_000, 600);
+        assert_eq!((turn.fault(), turn.lost()), (None, 400));
+    }
+
+    #[test]
+    fn relays_are_named_as_in_the_tables() {
+        for name in ["uring", "loop", "nginx", "nginx-4m", "direct"] {
+            assert_eq!(name.parse::<Kind>().unwrap().label(), name);
+        }
+        assert!("ngnix".parse::<Kind>().unwrap_err().contains("nginx-4m"));
+    }
+
+    #[test]
+    fn only_ringway_is_tuned() {
+        let tuning = Tuning { gro: false, shards: 2, ..Tuning::default() };
+        let entrant = |name: &str| Entrant::new(name.parse().unwrap(), tuning);
+        assert_eq!(entrant("uring").tuning, tuning);
+        assert_eq!(entrant("loop").tuning, Tuning { shards: 2, ..Tuning::default() });
+    }
+
+    #[test]
+    fn drop_counters_are_read_with_their_reasons() {
+        let text = "ringway_drops_total{reason=\"too_short\"} 4\n\
+                    ringway_receive_queue_overflows_total 7\nringway_other_total 1\n";
+        let expected = [("too_short".to_owned(), 4), (QUEUE_OVERFLOWS.to_owned(), 7)];
+        assert_eq!(drops_in(text), expected);
+    }
+}
