@@ -18,12 +18,13 @@ mod rooms;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use ::tokio_uring::{Builder, Runtime, uring_builder};
 use io_uring_06::types::{CancelBuilder, Fd};
 use io_uring_06::{opcode, squeue};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
@@ -102,8 +103,9 @@ impl Station {
 
     async fn serve(&mut self) -> Result<(), EngineError> {
         let mut now = Instant::now();
+        let mut alarm = pin!(sleep_until(now.into()));
         while !self.is_stopping {
-            let first = self.sleep(self.lane.patience(now)).await;
+            let first = self.sleep(now, alarm.as_mut()).await;
             now = Instant::now(); // The only clock read of a wake-up.
             self.lane.shard.io().wakeups += 1;
             // What lands while this goes on waits for the next wake-up, so that timers get their
@@ -125,12 +127,23 @@ impl Station {
     }
 
     /// Waits for an operation to land. `None` when none has in time.
-    async fn sleep(&mut self, patience: Duration) -> Option<usize> {
+    ///
+    /// The alarm is not put off: to set a timer costs the runtime a system call and a pass, and one
+    /// that rings too early does no harm.
+    async fn sleep(&mut self, now: Instant, mut alarm: Pin<&mut Sleep>) -> Option<usize> {
         if let Some(key) = self.flights.next_landed() {
             return Some(key);
         }
+        let due = (now + self.lane.patience(now)).into();
+        if alarm.is_elapsed() || due < alarm.deadline() {
+            alarm.as_mut().reset(due);
+        }
         self.lane.shard.io().syscalls += SYSTEM_CALLS_PER_PASS;
-        timeout(patience, self.flights.wait()).await.ok()
+        tokio::select! {
+            biased;
+            key = self.flights.wait() => Some(key),
+            () = alarm => None,
+        }
     }
 
     /// Takes in an operation that has completed, and starts it again where it goes on.
@@ -392,7 +405,7 @@ fn ring(completions: u32) -> io_uring_06::Builder {
     ring
 }
 
-/// The crate does not tell: it submits before it sleeps, always.
+/// At least: the crate submits before every sleep, and does not tell how often it sleeps.
 const SYSTEM_CALLS_PER_PASS: u64 = 2;
 
 /// How long the end waits for operations to end.
