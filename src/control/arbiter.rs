@@ -438,7 +438,7 @@ impl Arbiter {
     /// The relay quits, and does not wait long for clients that have not come.
     pub(super) fn hurry(&mut self, now: Instant) {
         let by = now + LAST_CALL;
-        let is_later = |record: &Box<Record>| record.validate_by.is_some_and(|at| at > by);
+        let is_later = |record: &Record| record.validate_by.is_some_and(|at| at > by);
         let late = self.records.iter().filter(|(_, record)| is_later(record));
         for id in late.map(|(&id, _)| id).collect::<Vec<_>>() {
             if let Some(record) = self.records.get_mut(&id) {
