@@ -36,28 +36,30 @@ use stage::Stage;
 
 fn main() {
     let name = std::env::args().nth(1);
-    let Some((name, times, work)) = WORK.iter().find(|(known, ..)| Some(*known) == name.as_deref())
-    else {
-        WORK.iter().for_each(|(name, times, _)| println!("{name} {times}"));
+    let Some(work) = WORK.iter().find(|work| Some(work.0) == name.as_deref()) else {
+        WORK.iter().for_each(|Work(name, times, _)| println!("{name} {times}"));
         return;
     };
+    let Work(name, times, act) = work;
     // All of it has to have come to what it should, or it was other work.
-    assert_eq!(work(), *times, "{name}");
+    assert_eq!(act(), *times, "{name}");
 }
 
-/// What can be measured: its name, how many times it is done, and the function that prepares it and does it.
-const WORK: [(&str, u32, fn() -> u32); 9] = [
-    ("srt_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::srt))),
-    ("srt_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::srt))),
-    ("webrtc_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::webrtc))),
-    ("webrtc_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::webrtc))),
-    ("srt_header", MEDIA, || measured_srt_header(&packets::data(7, 1, &[0x47; 1316]))),
-    ("rtp_header", MEDIA, || measured_rtp_header(&rtc::rtp(7, 1))),
-    ("stun_check", CHECKS, measure_checks),
-    ("stun_unknown", CHECKS, || {
+/// Its name, how many times it is done, and the function that prepares it and does it.
+struct Work(&'static str, u32, fn() -> u32);
+
+const WORK: [Work; 9] = [
+    Work("srt_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::srt))),
+    Work("srt_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::srt))),
+    Work("webrtc_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::webrtc))),
+    Work("webrtc_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::webrtc))),
+    Work("srt_header", MEDIA, || measured_srt_header(&packets::data(7, 1, &[0x47; 1316]))),
+    Work("rtp_header", MEDIA, || measured_rtp_header(&rtc::rtp(7, 1))),
+    Work("stun_check", CHECKS, measure_checks),
+    Work("stun_unknown", CHECKS, || {
         measured_stun_unknown(&mut Stage::webrtc(), &rtc::request(&rtc::pair(2, 0), 1))
     }),
-    ("srt_induction", CHECKS, || {
+    Work("srt_induction", CHECKS, || {
         measured_srt_induction(&mut Stage::new(), &packets::induction(77, 1000))
     }),
 ];
