@@ -1,4 +1,5 @@
-//! Media datagrams allocate nothing: asserted by counting what the shard's thread asks the allocator for.
+//! Media datagrams allocate nothing, and sessions cost no more than they may: asserted by counting what the relay's
+//! threads ask the allocator for.
 //!
 //! A binary of its own, because a program has one allocator.
 #![allow(
@@ -16,9 +17,10 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use ringway::config::{Config, EngineChoice, Listen, StaticOrigin};
@@ -27,18 +29,41 @@ use ringway::relay::{Relay, Signals};
 
 #[path = "support/caller.rs"]
 mod caller;
+#[path = "support/http.rs"]
+mod http;
+#[path = "support/http_server.rs"]
+mod http_server;
+#[path = "support/ice.rs"]
+mod ice;
+#[path = "allocations/memory.rs"]
+mod memory;
 #[path = "support/packets.rs"]
 mod packets;
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/webrtc_client.rs"]
+mod webrtc_client;
+#[path = "support/webrtc_origin.rs"]
+mod webrtc_origin;
 
 use caller::{Caller, Origin, socket_near};
 
-/// The system's allocator, which counts what one thread asks of it.
+/// The system's allocator, which counts what one thread asks of it, and the bytes that some hold.
 struct Counting;
 
 static COUNTED_THREAD: AtomicI32 = AtomicI32::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+/// What the threads that say so have taken and not given back.
+static BYTES_HELD: AtomicI64 = AtomicI64::new(0);
 /// There is one count, so one test at a time.
 static COUNT: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// Whether what this thread takes and gives back is counted in [`BYTES_HELD`].
+    static IS_WEIGHED: Cell<bool> = const { Cell::new(false) };
+}
 
 /// What the thread `tid` asks of the allocator while `act` runs.
 fn allocations_of(tid: i32, act: impl FnOnce()) -> u64 {
@@ -56,23 +81,33 @@ impl Counting {
             ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn weigh(taken: usize, given_back: usize) {
+        // A thread that ends gives back what it holds when its locals are gone already.
+        if IS_WEIGHED.try_with(Cell::get).unwrap_or(false) {
+            BYTES_HELD.fetch_add(taken as i64 - given_back as i64, Ordering::Relaxed);
+        }
+    }
 }
 
 // SAFETY: everything is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::count();
+        Self::weigh(layout.size(), 0);
         // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        Self::weigh(0, layout.size());
         // SAFETY: the block is one that the system's allocator gave.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Self::count();
+        Self::weigh(size, layout.size());
         // SAFETY: the block is one that the system's allocator gave.
         unsafe { System.realloc(block, layout, size) }
     }

@@ -25,8 +25,8 @@ pub(super) struct Arbiter {
     shards: u16,
     /// Numbers are never given twice, so that late events reach no stranger.
     next: u64,
-    records: BTreeMap<RtcId, Record>,
-    by_username: HashMap<Box<str>, RtcId>,
+    records: BTreeMap<RtcId, Box<Record>>,
+    by_username: HashMap<Arc<str>, RtcId>,
     by_token: HashMap<Token, RtcId>,
     /// When something is to happen to a session if nothing has happened until then.
     due: BTreeSet<(Instant, RtcId)>,
@@ -41,8 +41,8 @@ struct Record {
     /// `None` while the offer is with the origin.
     signalled: Option<Arc<Signalled>>,
     /// What its client's binding requests may be named, the newest last. [`USERNAMES_MAX`] at most.
-    usernames: Vec<Box<str>>,
-    expecting: Option<Expecting>,
+    usernames: Vec<Arc<str>>,
+    expecting: Option<Box<Expecting>>,
     owner: Option<Owner>,
     /// The shard that gets the session if its owner yields; while there is one, others are denied.
     asker: Option<u16>,
@@ -69,7 +69,7 @@ struct Expecting {
     /// The session's first: without it there is no session.
     is_first: bool,
     /// What the session has not been named before.
-    added: Vec<Box<str>>,
+    added: Vec<Arc<str>>,
     /// Answers that have not come: one of each shard for each pair.
     answers_due: usize,
     refused: Option<NotExpected>,
@@ -142,7 +142,7 @@ impl Arbiter {
             validate_by: Some(now + VALIDATION_TIMEOUT),
             due_at: None,
         };
-        self.records.insert(id, record);
+        self.records.insert(id, Box::new(record));
         self.schedule(id);
         id
     }
@@ -181,9 +181,11 @@ impl Arbiter {
             if record.usernames.len() >= USERNAMES_MAX {
                 self.by_username.remove(&record.usernames.remove(0));
             }
-            record.usernames.push(pair.username.clone());
-            added.push(pair.username.clone());
-            self.by_username.insert(pair.username.clone(), id);
+            // Most sessions have one.
+            record.usernames.reserve_exact(1);
+            record.usernames.push(Arc::clone(&pair.username));
+            added.push(Arc::clone(&pair.username));
+            self.by_username.insert(Arc::clone(&pair.username), id);
             let pair = Arc::new(pair);
             for shard in 0..self.shards {
                 let (session, pair) = (Arc::clone(&signalled), Arc::clone(&pair));
@@ -193,8 +195,8 @@ impl Arbiter {
         }
         let answer_by = Some(now + ANSWER_TIMEOUT);
         let then = Some(then);
-        record.expecting =
-            Some(Expecting { is_first, added, answers_due, refused: None, answer_by, then });
+        let expecting = Expecting { is_first, added, answers_due, refused: None, answer_by, then };
+        record.expecting = Some(Box::new(expecting));
         self.schedule(id);
         if answers_due == 0 { self.agreed(id) } else { None }
     }
@@ -214,7 +216,7 @@ impl Arbiter {
     /// All shards have answered.
     fn agreed(&mut self, id: RtcId) -> Option<Failure> {
         let record = self.records.get_mut(&id)?;
-        let Expecting { is_first, added, refused, then, .. } = record.expecting.take()?;
+        let Expecting { is_first, added, refused, then, .. } = *record.expecting.take()?;
         if refused.is_some() {
             // Whoever asks for them once more must not be told that all shards expect them.
             record.usernames.retain(|username| !added.contains(username));
@@ -386,7 +388,7 @@ impl Arbiter {
     }
 
     /// Gives a session its URL, in place of an earlier one.
-    pub(super) fn publish(&mut self, now: Instant, id: RtcId, resource: Box<Resource>) {
+    pub(super) fn publish(&mut self, now: Instant, id: RtcId, mut resource: Box<Resource>) {
         if self.records.get(&id).is_none_or(|record| record.ending.is_some()) {
             return;
         }
@@ -395,6 +397,7 @@ impl Arbiter {
             if !record.is_validated {
                 record.validate_by = Some(now + VALIDATION_TIMEOUT);
             }
+            resource.shrink();
             self.by_token.insert(resource.token.clone(), id);
             record.resource = Some(resource);
         }
@@ -488,7 +491,7 @@ impl Arbiter {
         Some((record.created, record.newest_username(), place))
     }
 
-    fn forget(&mut self, id: RtcId) -> Option<Record> {
+    fn forget(&mut self, id: RtcId) -> Option<Box<Record>> {
         let record = self.records.remove(&id)?;
         self.validated -= usize::from(record.is_validated);
         for username in &record.usernames {

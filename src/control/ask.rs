@@ -1,6 +1,7 @@
 //! What HTTP tasks ask of control's state, and what they are answered.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -114,7 +115,7 @@ pub(super) enum OfferRefused {
 
 /// The secret of a session URL: 128 random bits or more, as it stands in the path.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Token(pub(super) String);
+pub(super) struct Token(pub(super) Arc<str>);
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -140,6 +141,17 @@ pub(super) struct Resource {
     /// counter-offer is open.
     pub(super) origin_credentials: Vec<Credentials>,
     pub(super) client_credentials: Vec<Credentials>,
+}
+
+impl Resource {
+    /// Gives back the room that reading took beyond need: it is kept as long as the session lives.
+    pub(super) fn shrink(&mut self) {
+        if let Some(target) = &mut self.target {
+            target.shrink_to_fit();
+        }
+        self.origin_credentials.shrink_to_fit();
+        self.client_credentials.shrink_to_fit();
+    }
 }
 
 impl std::fmt::Debug for Resource {
@@ -185,7 +197,7 @@ mod tests {
     #[test]
     fn debug_shows_nothing_by_which_a_session_can_be_ended() {
         let resource = Resource {
-            token: Token("s3cret".to_owned()),
+            token: Token("s3cret".into()),
             api: SocketAddr::from(([10, 0, 0, 1], 1985)),
             host: HostHeader::Client,
             target: Some("/rtc/v1/whip/?action=delete&token=s3cret".to_owned()),

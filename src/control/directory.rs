@@ -8,7 +8,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::health::Health;
@@ -28,13 +27,12 @@ pub struct Directory {
     /// Numbers are never given twice: a stale mapping must not name a stranger.
     next_origin: u32,
     origin_ttl: Duration,
-    streams: HashMap<Rc<StreamKey>, Stream>,
-    /// The streams with a session: few, where `streams` may be a million.
-    in_use: HashSet<Rc<StreamKey>>,
+    streams: HashMap<StreamKey, Box<Stream>>,
     /// The streams without a session, by when they are forgotten.
-    idle: BTreeSet<(Instant, Rc<StreamKey>)>,
+    idle: BTreeSet<(Instant, StreamKey)>,
     streams_max: usize,
-    sessions: HashMap<SessionId, Session>,
+    /// Boxed, like the streams: half of a table's places are empty, and as large as the others.
+    sessions: HashMap<SessionId, Box<Session>>,
     /// Bonding groups with a session, and how many they have.
     groups: HashMap<GroupId, (OriginId, u32)>,
     /// Origins to be asked for their key length, by when.
@@ -51,7 +49,6 @@ impl Directory {
             next_origin: 0,
             origin_ttl,
             streams: HashMap::new(),
-            in_use: HashSet::new(),
             idle: BTreeSet::new(),
             streams_max: STREAMS_MAX,
             sessions: HashMap::new(),
@@ -272,15 +269,17 @@ impl Directory {
 
     /// The stream, where it is mapped to an origin.
     pub fn stream(&self, key: &StreamKey) -> Option<&Stream> {
-        self.streams.get(key)
+        self.streams.get(key).map(Box::as_ref)
     }
 
     /// All streams that are mapped: those in use in no order, then the others, the one that is
     /// forgotten last first. What is not taken costs nothing.
     pub fn streams(&self) -> impl Iterator<Item = (&StreamKey, &Stream)> {
+        let mut seen = HashSet::new();
+        let in_use = self.sessions.values().map(|session| &session.stream);
+        let in_use = in_use.filter(move |&key| seen.insert(key));
         let idle = self.idle.iter().rev().map(|(_, key)| key);
-        let keys = self.in_use.iter().chain(idle);
-        keys.filter_map(|key| Some((&**key, self.streams.get(key)?)))
+        in_use.chain(idle).filter_map(|key| Some((key, self.stream(key)?)))
     }
 
     /// How many streams are mapped.
@@ -298,11 +297,12 @@ impl Directory {
     ) {
         let Opening { stream, role, source, client, group } = opening.into();
         let key = match self.streams.get_key_value(&stream) {
-            Some((key, _)) => Rc::clone(key),
-            None => Rc::new(stream),
+            // One text for all that name the stream.
+            Some((key, _)) => key.clone(),
+            None => stream,
         };
         let session = Session {
-            stream: Rc::clone(&key),
+            stream: key.clone(),
             role,
             source,
             client,
@@ -311,7 +311,7 @@ impl Directory {
             is_established: false,
             look: None,
         };
-        let replaced = self.sessions.insert(id.into(), session);
+        let replaced = self.sessions.insert(id.into(), Box::new(session));
         debug_assert!(replaced.is_none(), "an ID names one session in the process's life");
         if let Some(origin) = self.origins.get_mut(&origin) {
             origin.sessions += 1;
@@ -323,11 +323,10 @@ impl Directory {
             self.forget_first_idle();
         }
         let stream =
-            self.streams.entry(Rc::clone(&key)).or_insert_with(|| Stream::new(origin, now));
+            self.streams.entry(key.clone()).or_insert_with(|| Box::new(Stream::new(origin, now)));
         if let Some(due) = stream.open(now, role, origin) {
-            self.idle.remove(&(due, Rc::clone(&key)));
+            self.idle.remove(&(due, key.clone()));
         }
-        self.in_use.insert(key);
     }
 
     /// Notes that media may flow; `None` when the session is unknown or this was known.
@@ -348,7 +347,7 @@ impl Directory {
     }
 
     /// Forgets a session and gives it back. Does nothing the second time.
-    pub fn close(&mut self, now: Instant, id: impl Into<SessionId>) -> Option<Session> {
+    pub fn close(&mut self, now: Instant, id: impl Into<SessionId>) -> Option<Box<Session>> {
         let session = self.sessions.remove(&id.into())?;
         if let Some(origin) = self.origins.get_mut(&session.origin) {
             origin.sessions = origin.sessions.saturating_sub(1);
@@ -364,20 +363,19 @@ impl Directory {
         let stream = self.streams.get_mut(&session.stream);
         let due = stream.and_then(|s| s.close(now, session.role, session.is_established));
         if let Some(due) = due {
-            self.in_use.remove(&session.stream);
-            self.idle.insert((due, Rc::clone(&session.stream)));
+            self.idle.insert((due, session.stream.clone()));
         }
         Some(session)
     }
 
     /// A session that has an origin and has not ended.
     pub fn session(&self, id: impl Into<SessionId>) -> Option<&Session> {
-        self.sessions.get(&id.into())
+        self.sessions.get(&id.into()).map(Box::as_ref)
     }
 
     /// The same, to note a look at its traffic.
     pub fn session_mut(&mut self, id: impl Into<SessionId>) -> Option<&mut Session> {
-        self.sessions.get_mut(&id.into())
+        self.sessions.get_mut(&id.into()).map(Box::as_mut)
     }
 
     /// Sessions of both protocols.
@@ -423,7 +421,7 @@ impl From<&PickRequest> for Opening {
 #[derive(Clone, Debug)]
 pub struct Session {
     /// Which stream.
-    pub stream: Rc<StreamKey>,
+    pub stream: StreamKey,
     /// Publisher or player.
     pub role: Role,
     /// Whose limits it counts against.
@@ -437,7 +435,7 @@ pub struct Session {
     /// Whether the client has been told that it is connected.
     pub is_established: bool,
     /// The last look at its traffic, for bit rates.
-    pub look: Option<Look>,
+    pub look: Option<Box<Look>>,
 }
 
 /// Traffic at a moment, and how fast it was until then.

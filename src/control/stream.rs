@@ -15,8 +15,6 @@ pub struct Stream {
     established: u32,
     last_used: Instant,
     was_published: bool,
-    /// Set while no session is left: its key in the queue of idle streams.
-    forget_at: Option<Instant>,
 }
 
 impl Stream {
@@ -28,7 +26,6 @@ impl Stream {
             established: 0,
             last_used: now,
             was_published: false,
-            forget_at: None,
         }
     }
 
@@ -65,6 +62,7 @@ impl Stream {
     /// Notes a session with `origin`. Returns when the stream would have been forgotten, where it
     /// was idle before.
     pub(super) fn open(&mut self, now: Instant, role: Role, origin: OriginId) -> Option<Instant> {
+        let due = self.forget_at();
         self.origin = origin;
         self.last_used = now;
         match role {
@@ -74,7 +72,7 @@ impl Stream {
             }
             Role::Play => self.players += 1,
         }
-        self.forget_at.take()
+        due
     }
 
     /// Notes that media may flow in a session with `origin`.
@@ -103,10 +101,12 @@ impl Stream {
             self.established = self.established.saturating_sub(1);
         }
         self.last_used = now;
-        if self.is_idle() {
-            self.forget_at = Some(now + self.idle_ttl());
-        }
-        self.forget_at
+        self.forget_at()
+    }
+
+    /// Where no session is left, its key in the queue of idle streams.
+    fn forget_at(&self) -> Option<Instant> {
+        self.is_idle().then(|| self.last_used + self.idle_ttl())
     }
 
     /// A player may ask for anything, so what only players asked for is forgotten soon.

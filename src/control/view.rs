@@ -319,7 +319,7 @@ fn look_at(session: &mut Session, now: Instant, view: &SessionView) -> [u64; 4] 
         Some(last) => rates(since(view.traffic, last.traffic), now.duration_since(last.at)),
         None => rates(view.traffic, view.age),
     };
-    session.look = Some(Look { at: now, traffic: view.traffic, rates });
+    session.look = Some(Box::new(Look { at: now, traffic: view.traffic, rates }));
     rates
 }
 

@@ -5,6 +5,7 @@
 //! What they mean must come out as one text.
 
 use std::fmt;
+use std::sync::Arc;
 
 mod http;
 
@@ -13,9 +14,9 @@ pub use http::{StreamUrlError, from_stream_url, from_whip, is_named_by_path, wit
 /// `vhost/app/stream`: what the balancer is sticky by.
 ///
 /// The app may have several segments; the stream is the last. The text holds no control characters
-/// and no query, so it may be logged.
+/// and no query, so it may be logged. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamKey(Box<str>);
+pub struct StreamKey(Arc<str>);
 
 impl StreamKey {
     /// Bytes of the longest key.
@@ -51,7 +52,7 @@ impl StreamKey {
         if key.contains(is_unprintable) {
             return Err(StreamKeyError::ControlCharacter);
         }
-        Ok(Self(key.into_boxed_str()))
+        Ok(Self(key.into()))
     }
 
     /// The key as text.

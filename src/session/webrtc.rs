@@ -45,7 +45,7 @@ pub struct WebRtcSession {
     /// Whether the engine has a port for it. Nothing passes before.
     pub has_port: bool,
     /// Somebody has said that it is over.
-    pub closing: Option<Closing>,
+    pub closing: Option<Box<Closing>>,
     /// An ICMP message says that the origin's port is closed, and the origin has not been heard since.
     pub suspected: Option<Instant>,
     /// When it was expected first, on whatever shard.
@@ -57,9 +57,18 @@ pub struct WebRtcSession {
     /// Who waits for an answer of the origin.
     pub outstanding: Outstanding,
     /// Pairs older than this one retire, from then on.
-    pub retirement: Option<(Arc<Pair>, Instant)>,
+    pub retirement: Option<Box<Retirement>>,
     /// The newest request that came while the port was being opened.
     pub kept: Option<Box<KeptRequest>>,
+}
+
+/// Pairs older than the newest retire.
+#[derive(Debug)]
+pub struct Retirement {
+    /// The newest.
+    pub newest: Arc<Pair>,
+    /// When.
+    pub at: Instant,
 }
 
 /// Somebody has said that the session is over, and last words may still pass.
@@ -202,7 +211,7 @@ impl WebRtcSession {
 
     /// How far it has come, as the API shows it.
     pub fn label(&self) -> &'static str {
-        match (self.closing, self.has_port, self.has_media) {
+        match (&self.closing, self.has_port, self.has_media) {
             (Some(_), _, _) => "closing",
             (None, false, _) => "validating",
             (None, true, false) => "connecting",
@@ -243,7 +252,7 @@ impl WebRtcSession {
         if is_news {
             let by = ClosedBy::Alert(side);
             let (at, reason) = (now + ALERT_LINGER, EndReason::DtlsClosed);
-            self.closing = Some(Closing { by, since: now, at, reason });
+            self.closing = Some(Box::new(Closing { by, since: now, at, reason }));
         }
         is_news
     }
@@ -252,9 +261,9 @@ impl WebRtcSession {
     /// back by its own sender only, who goes on beyond what the network may have put behind it: then it was a warning or
     /// a forgery. What the other side still sends says nothing, for the alert may have been lost on its way there.
     pub fn not_yet(&mut self, side: Side, now: Instant) {
-        if let Some(Closing { by: ClosedBy::Alert(alerted), since, .. }) = self.closing
-            && side == alerted
-            && now.saturating_duration_since(since) >= REORDERING
+        if let Some(closing) = &self.closing
+            && closing.by == ClosedBy::Alert(side)
+            && now.saturating_duration_since(closing.since) >= REORDERING
         {
             self.closing = None;
         }
@@ -264,8 +273,8 @@ impl WebRtcSession {
     pub fn deadline(&self, idle_timeout: Duration) -> Instant {
         let idle = self.heard_client.min(self.heard_origin) + idle_timeout;
         let doubt = self.suspected.map(|since| since.max(self.heard_origin) + SUSPICION);
-        let retirement = self.retirement.as_ref().map(|(_, at)| *at);
-        let over = self.closing.map(|closing| closing.at);
+        let retirement = self.retirement.as_ref().map(|retirement| retirement.at);
+        let over = self.closing.as_ref().map(|closing| closing.at);
         let expiry = self.paths.next_expiry();
         [doubt, retirement, over, expiry].into_iter().flatten().fold(idle, Instant::min)
     }
@@ -283,7 +292,7 @@ pub struct Handover {
     ssrcs: Ssrcs,
     has_media: bool,
     heard_client_media: Option<Instant>,
-    retirement: Option<(Arc<Pair>, Instant)>,
+    retirement: Option<Box<Retirement>>,
 }
 
 impl Handover {
@@ -341,8 +350,8 @@ pub struct Signalled {
 /// By what binding requests of a client are known (RFC 8445 section 7.2.2). Holds the key, not the password.
 #[derive(Debug)]
 pub struct Pair {
-    /// USERNAME of the client's requests: `origin's:client's`.
-    pub username: Box<str>,
+    /// USERNAME of the client's requests: `origin's:client's`. Control finds the session by the same text.
+    pub username: Arc<str>,
     /// Made of the origin's password, under which the client's requests and their responses stand.
     pub key: IntegrityKey,
 }

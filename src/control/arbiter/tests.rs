@@ -130,7 +130,7 @@ fn key(slot: u32) -> SessionKey {
 
 fn resource(token: &str) -> Box<Resource> {
     Box::new(Resource {
-        token: Token(token.to_owned()),
+        token: Token(token.into()),
         api: SocketAddr::from(([10, 0, 0, 1], 1985)),
         host: crate::config::HostHeader::Client,
         target: Some("/session".to_owned()),
@@ -510,9 +510,8 @@ fn a_token_stands_for_its_session_until_that_ends() {
     let (mut stage, id) = Stage::owned();
     stage.arbiter.publish(stage.now, id, resource("first"));
     stage.arbiter.publish(stage.now, id, resource("second"));
-    let found = |stage: &Stage, token: &str| {
-        stage.arbiter.by_token(&Token(token.to_owned())).map(|(id, _)| id)
-    };
+    let found =
+        |stage: &Stage, token: &str| stage.arbiter.by_token(&Token(token.into())).map(|(id, _)| id);
     assert_eq!((found(&stage, "first"), found(&stage, "second")), (None, Some(id)));
     assert!(stage.arbiter.ended(0, id, REASON).flatten().is_some());
     assert_eq!(found(&stage, "second"), None);

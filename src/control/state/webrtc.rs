@@ -4,6 +4,7 @@
 //! owns it is the arbiter's business.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -98,7 +99,7 @@ impl State {
             return;
         };
         let (origin, role) = (session.origin, session.role);
-        let stream = StreamKey::clone(&session.stream);
+        let stream = session.stream.clone();
         let signalled = Signalled { id, origin, address, stream, role };
         let failure = self.arbiter.expect(now, signalled, pairs, then);
         self.take_failure(now, failure);
@@ -203,7 +204,7 @@ impl State {
 
     /// A client without signalling has named itself.
     pub(super) fn candidate(&mut self, now: Instant, shard: u16, client: SocketAddr, ufrag: &str) {
-        let username: Box<str> = format!("{ufrag}:{ufrag}").into();
+        let username: Arc<str> = format!("{ufrag}:{ufrag}").into();
         if self.arbiter.knows(&username) {
             return;
         }

@@ -177,7 +177,8 @@ pub(super) fn new_token() -> Result<Token, Problem> {
     let mut bytes = [0; 20];
     rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())
         .map_err(|_| Problem::unavailable("the kernel has no random bytes"))?;
-    Ok(Token(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Token(text.into()))
 }
 
 fn refusal(refused: OfferRefused) -> Problem {

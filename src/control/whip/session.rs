@@ -76,7 +76,7 @@ impl Session {
     ) -> Result<Self, Problem> {
         let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such session");
         let Path(token) = token.map_err(|_| unknown())?;
-        let ask = |reply| Ask::Resource { token: Token(token), reply };
+        let ask = |reply| Ask::Resource { token: Token(token.into()), reply };
         let (id, resource) = signalling.ask(ask).await?.ok_or_else(unknown)?;
         Ok(Self { signalling, client, id, resource })
     }

@@ -57,6 +57,10 @@ impl Outstanding {
             };
             self.0.remove(oldest);
         }
+        if self.0.len() == self.0.capacity() {
+            // Most clients have one or two on their way: doubling would take room for four at first.
+            self.0.reserve_exact(2);
+        }
         self.0.push_back(Asked { transaction, address, entrance, pair, at: now });
     }
 

@@ -20,8 +20,6 @@ pub struct Paths {
 /// A proven address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// The client's address, as it is looked up.
-    pub address: AddressKey,
     /// The client's address, and ours that it hit.
     pub client: Peer,
     /// Which of our listeners the client uses.
@@ -46,6 +44,12 @@ pub struct Entrance {
 }
 
 impl Path {
+    /// The client's address, as it is looked up.
+    #[inline]
+    pub fn address(&self) -> AddressKey {
+        AddressKey::of(self.client.address)
+    }
+
     /// Where on our side the client's datagrams come in, and its own leave.
     pub fn entrance(&self) -> Entrance {
         Entrance { listener: self.listener, local: self.client.local }
@@ -74,7 +78,7 @@ impl Paths {
 
     /// The path with this address.
     pub fn find(&self, address: AddressKey) -> Option<&Path> {
-        self.iter().find(|path| path.address == address)
+        self.iter().find(|path| path.address() == address)
     }
 
     /// Whether a path with this address can be proven.
@@ -86,7 +90,7 @@ impl Paths {
     /// room is forgotten. A newer proof through another entrance says nothing about where the client wants its media.
     pub fn prove(&mut self, path: Path) -> bool {
         let mut known = self.selected.iter_mut().chain(&mut self.others);
-        let is_new = match known.find(|known| known.address == path.address) {
+        let is_new = match known.find(|known| known.address() == path.address()) {
             Some(known) if known.is_here && known.entrance() != path.entrance() => {
                 known.proven = path.proven;
                 false
@@ -97,21 +101,31 @@ impl Paths {
             }
             None => {
                 if self.iter().count() < Self::MAX {
-                    self.others.push(path);
+                    self.add(path);
                 }
                 true
             }
         };
         if self.selected.is_none() {
-            self.select(path.address, path.proven);
+            self.select(path.address(), path.proven);
         }
         is_new
+    }
+
+    fn add(&mut self, path: Path) {
+        if self.selected.is_none() {
+            self.selected = Some(path);
+        } else {
+            // Few clients have a third one.
+            self.others.reserve_exact(1);
+            self.others.push(path);
+        }
     }
 
     /// The client has chosen the path with this address, and this entrance. Returns whether another path is selected now.
     pub fn nominate(&mut self, address: AddressKey, entrance: Entrance, now: Instant) -> bool {
         let has_moved = self.select(address, now);
-        if let Some(selected) = self.selected.as_mut().filter(|path| path.address == address) {
+        if let Some(selected) = self.selected.as_mut().filter(|path| path.address() == address) {
             selected.turn_to(entrance);
             selected.heard = now;
         }
@@ -120,7 +134,7 @@ impl Paths {
 
     /// Prefers the path with this address. Returns whether that changes anything.
     pub fn select(&mut self, address: AddressKey, now: Instant) -> bool {
-        let Some(position) = self.others.iter().position(|path| path.address == address) else {
+        let Some(position) = self.others.iter().position(|path| path.address() == address) else {
             return false;
         };
         let preferred = self.others.swap_remove(position);
@@ -133,7 +147,7 @@ impl Paths {
     /// A datagram has come from `address` that says nothing about where the client wants its own.
     pub fn hear(&mut self, address: AddressKey, entrance: Entrance, now: Instant) {
         let mut paths = self.selected.iter_mut().chain(&mut self.others);
-        if let Some(path) = paths.find(|path| path.address == address)
+        if let Some(path) = paths.find(|path| path.address() == address)
             && path.entrance() == entrance
         {
             path.heard = now;
@@ -145,7 +159,7 @@ impl Paths {
     #[inline]
     pub fn hear_media(&mut self, address: AddressKey, entrance: Entrance, now: Instant) -> bool {
         match &mut self.selected {
-            Some(selected) if selected.address == address && selected.entrance() == entrance => {
+            Some(selected) if selected.address() == address && selected.entrance() == entrance => {
                 selected.heard = now;
                 false
             }
@@ -175,8 +189,8 @@ impl Paths {
     /// Forgets the path with this address. If it was the selected one, the path heard last takes its place, if there is
     /// one that was proven here.
     pub fn remove(&mut self, address: AddressKey) {
-        self.others.retain(|path| path.address != address);
-        if self.selected.is_some_and(|selected| selected.address == address) {
+        self.others.retain(|path| path.address() != address);
+        if self.selected.is_some_and(|selected| selected.address() == address) {
             let here = self.others.iter().enumerate().filter(|(_, path)| path.is_here);
             let last_heard = here.max_by_key(|(_, path)| path.heard).map(|(position, _)| position);
             self.selected = last_heard.map(|position| self.others.swap_remove(position));
@@ -226,7 +240,6 @@ mod tests {
     fn path(port: u16, now: Instant) -> Path {
         let address = SocketAddr::from(([203, 0, 113, 9], port));
         Path {
-            address: AddressKey::of(address),
             client: Peer { address, local: None },
             listener: ListenerIndex(0),
             heard: now,
@@ -246,11 +259,11 @@ mod tests {
         let t0 = Instant::now();
         let mut paths = Paths::default();
         for port in 1..=8 {
-            assert!(paths.has_room_for(path(port, t0).address));
+            assert!(paths.has_room_for(path(port, t0).address()));
             paths.prove(path(port, t0));
         }
-        assert!(!paths.has_room_for(path(9, t0).address), "full");
-        assert!(paths.has_room_for(path(8, t0).address), "a known one needs no room");
+        assert!(!paths.has_room_for(path(9, t0).address()), "full");
+        assert!(paths.has_room_for(path(8, t0).address()), "a known one needs no room");
         paths.prove(path(9, t0));
         assert_eq!(ports(&paths), [1, 2, 3, 4, 5, 6, 7, 8]);
     }
@@ -261,7 +274,7 @@ mod tests {
         let mut paths = Paths::default();
         paths.prove(path(1, t0));
         paths.prove(path(2, t0));
-        let address = path(2, t0).address;
+        let address = path(2, t0).address();
         assert!(!paths.hear_media(address, ENTRANCE, t0 + Duration::from_millis(499)));
         assert!(paths.hear_media(address, ENTRANCE, t0 + Duration::from_millis(500)));
         assert_eq!(ports(&paths), [2, 1]);
@@ -274,11 +287,11 @@ mod tests {
         for port in 1..=3 {
             paths.prove(path(port, t0));
         }
-        paths.hear(path(2, t0).address, ENTRANCE, t0 + Duration::from_millis(1));
-        paths.remove(path(1, t0).address);
+        paths.hear(path(2, t0).address(), ENTRANCE, t0 + Duration::from_millis(1));
+        paths.remove(path(1, t0).address());
         assert_eq!(ports(&paths), [2, 3]);
-        paths.remove(path(2, t0).address);
-        paths.remove(path(3, t0).address);
+        paths.remove(path(2, t0).address());
+        paths.remove(path(3, t0).address());
         assert_eq!(paths.selected(), None);
     }
 
@@ -293,7 +306,7 @@ mod tests {
         assert_eq!(paths.selected(), None);
         paths.prove(path(3, t0));
         assert_eq!(paths.selected().map(|path| path.client.address.port()), Some(3));
-        paths.remove(path(3, t0).address);
+        paths.remove(path(3, t0).address());
         assert_eq!(paths.selected(), None);
     }
 
@@ -316,7 +329,7 @@ mod tests {
         paths.prove(path(1, t0));
         paths.prove(path(2, t0));
         let t1 = t0 + Duration::from_secs(25);
-        paths.select(path(2, t0).address, t1);
+        paths.select(path(2, t0).address(), t1);
         assert_eq!(paths.next_expiry(), Some(t1 + UNSELECTED_LIFE));
         assert_eq!(paths.take_expired(t0 + UNSELECTED_LIFE), None);
         let expired = paths.take_expired(t1 + UNSELECTED_LIFE).unwrap();

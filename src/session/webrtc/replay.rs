@@ -13,23 +13,24 @@ use crate::session::table::AddressKey;
 
 /// The last [`Replay::LEN`] transactions of one client.
 ///
-/// Kept as seeded hashes, which need half the room: two transactions pass for one in 2^57 cases, and two addresses for one
-/// in 2^32, neither of which an attacker can aim at. It takes its seed with it to another shard.
+/// Kept as seeded hashes, which need a third of the room: a new transaction passes for a known one in 2^27 cases, and an
+/// address for another in 2^32, neither of which an attacker can aim at. It takes its seed with it to another shard.
 pub struct Replay {
     hasher: SeedableRandomState,
+    /// Apart from the session, whose media has no use for it.
     ring: Box<Ring>,
     /// Transactions so far.
     noted: usize,
 }
 
 struct Ring {
-    transactions: [u64; Replay::LEN],
+    transactions: [u32; Replay::LEN],
     addresses: [u32; Replay::LEN],
 }
 
 impl Replay {
-    /// Transactions remembered: five minutes of a browser's checks.
-    pub const LEN: usize = 128;
+    /// Transactions remembered: more than a minute of a browser's checks, and 256 bytes of every session.
+    pub const LEN: usize = 32;
 
     /// Knows nothing yet.
     pub fn new(hasher: SeedableRandomState) -> Self {
@@ -39,7 +40,7 @@ impl Replay {
 
     /// Remembers a transaction, and says what was known of it.
     pub fn note(&mut self, transaction: TransactionId, address: AddressKey) -> Seen {
-        let transaction = self.hasher.hash_one(transaction);
+        let transaction = self.hasher.hash_one(transaction) as u32;
         let address = self.hasher.hash_one(address) as u32;
         if let Some(position) = self.position(transaction) {
             let is_same = self.ring.addresses.get(position) == Some(&address);
@@ -55,7 +56,7 @@ impl Replay {
         Seen::Never
     }
 
-    fn position(&self, transaction: u64) -> Option<usize> {
+    fn position(&self, transaction: u32) -> Option<usize> {
         let noted = self.ring.transactions.iter().take(self.noted);
         noted.into_iter().position(|&known| known == transaction)
     }
@@ -70,7 +71,7 @@ impl fmt::Debug for Replay {
 /// What is known of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Nothing: it is new, or older than 128 others.
+    /// Nothing: it is new, or older than 32 others.
     Never,
     /// It has come from this address before: a retransmission.
     Here,
@@ -107,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_128_transactions_are_remembered() {
+    fn the_last_32_transactions_are_remembered() {
         let mut replay = empty();
         for number in 0..200 {
             replay.note(transaction(number), address(5000));
         }
-        for number in 72..200 {
+        for number in 168..200 {
             assert_eq!(replay.note(transaction(number), address(5001)), Seen::Elsewhere);
         }
-        assert_eq!(replay.note(transaction(71), address(5001)), Seen::Never);
+        assert_eq!(replay.note(transaction(167), address(5001)), Seen::Never);
     }
 }

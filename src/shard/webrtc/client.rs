@@ -8,7 +8,7 @@ use crate::protocol::demux::Kind;
 use crate::protocol::stun::{Check, Class, IntegrityKey, Message, Method};
 use crate::session::expected::{Claim, Found, QUESTION_LIFE};
 use crate::session::table::AddressKey;
-use crate::session::webrtc::{Candidates, Entrance, Path, RETIREMENT, Seen, Side};
+use crate::session::webrtc::{Candidates, Entrance, Path, RETIREMENT, Retirement, Seen, Side};
 use crate::shard::{
     Datagram, DropReason, Event, ListenerIndex, PathRequest, Peer, SessionKey, Shard, Verdict,
     to_origin,
@@ -201,7 +201,7 @@ impl Shard {
             return Err(DropReason::PathsFull);
         }
         session.heard_client = now;
-        let path = Path { address, client, listener, heard: now, is_here: true, proven: now };
+        let path = Path { client, listener, heard: now, is_here: true, proven: now };
         let is_new = session.paths.prove(path);
         // A repeated nomination is an old one: the client may have chosen again since.
         let entrance = path.entrance();
@@ -226,14 +226,15 @@ impl Shard {
         let is_known = session
             .retirement
             .as_ref()
-            .is_some_and(|(newest, _)| Arc::ptr_eq(newest, request.pair));
+            .is_some_and(|retirement| Arc::ptr_eq(&retirement.newest, request.pair));
         let id = session.signalled.id;
         let has_older =
             self.expected.by_id(id).is_some_and(|expectation| expectation.pair(1).is_some());
         if is_known || !has_older {
             return false;
         }
-        session.retirement = Some((Arc::clone(request.pair), now + RETIREMENT));
+        let newest = Arc::clone(request.pair);
+        session.retirement = Some(Box::new(Retirement { newest, at: now + RETIREMENT }));
         true
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::session::WebRtcSession;
 use crate::session::session::SUSPICION;
-use crate::session::webrtc::{ClosedBy, Closing};
+use crate::session::webrtc::{ClosedBy, Closing, Retirement};
 use crate::shard::{Action, EndReason, Event, PortError, RtcId, SessionKey, Shard};
 
 impl Shard {
@@ -17,7 +17,7 @@ impl Shard {
         if session.suspected.is_some_and(|since| session.heard_origin > since) {
             session.suspected = None;
         }
-        let over = session.closing.filter(|closing| now >= closing.at);
+        let over = session.closing.as_deref().copied().filter(|closing| now >= closing.at);
         let reason = if let Some(closing) = over {
             Some(closing.reason)
         } else if session.suspected.is_some_and(|since| now >= since + SUSPICION) {
@@ -40,12 +40,14 @@ impl Shard {
         while let Some(session) = self.table.webrtc_mut(key)
             && let Some(path) = session.paths.take_expired(now)
         {
-            self.table.release_address(key, path.address);
+            self.table.release_address(key, path.address());
         }
         let Some(session) = self.table.webrtc_mut(key) else {
             return;
         };
-        if let Some((newest, _)) = session.retirement.take_if(|(_, at)| now >= *at) {
+        if let Some(Retirement { newest, .. }) =
+            session.retirement.take_if(|retirement| now >= retirement.at).map(|it| *it)
+        {
             let id = session.signalled.id;
             self.expected.retire_before(id, &newest, now);
         }
@@ -102,10 +104,11 @@ impl Shard {
         if linger.is_zero() || !session.has_port {
             return self.end_webrtc(now, key, reason);
         }
-        let said = session.closing.filter(|closing| closing.by == ClosedBy::Control);
+        let said =
+            session.closing.as_deref().copied().filter(|closing| closing.by == ClosedBy::Control);
         let reason = said.map_or(reason, |closing| closing.reason);
         let at = said.map_or(now + linger, |closing| closing.at.min(now + linger));
-        session.closing = Some(Closing { by: ClosedBy::Control, since: now, at, reason });
+        session.closing = Some(Box::new(Closing { by: ClosedBy::Control, since: now, at, reason }));
         self.reschedule(key);
     }
 

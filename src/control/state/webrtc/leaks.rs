@@ -179,7 +179,7 @@ impl Shard {
 
 fn resource(token: u32) -> Box<Resource> {
     Box::new(Resource {
-        token: Token(token.to_string()),
+        token: Token(token.to_string().into()),
         api: SocketAddr::from(([10, 0, 0, 1], 1985)),
         host: HostHeader::Client,
         target: Some("/there".to_owned()),

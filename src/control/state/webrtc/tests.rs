@@ -78,7 +78,7 @@ impl Relay {
 
     fn publish(&mut self, id: RtcId) {
         let resource = Resource {
-            token: Token("secret".to_owned()),
+            token: Token("secret".into()),
             api: SocketAddr::from(([10, 0, 0, 1], 1985)),
             host: HostHeader::Client,
             target: Some("/there".to_owned()),
@@ -291,7 +291,7 @@ fn a_client_that_never_comes_is_forgotten_and_its_origin_told() {
     assert_eq!(relay.state.directory.sessions_count(), 0);
     let goodbye = relay.state.take_goodbye().unwrap();
     assert_eq!(goodbye.target.as_deref(), Some("/there"));
-    assert!(relay.state.resource(&Token("secret".to_owned())).is_none());
+    assert!(relay.state.resource(&Token("secret".into())).is_none());
 }
 
 #[test]
@@ -316,7 +316,7 @@ fn a_session_url_is_found_until_its_session_is_deleted() {
     let mut relay = relay(Config::default());
     let id = relay.start();
     relay.publish(id);
-    let token = Token("secret".to_owned());
+    let token = Token("secret".into());
     assert_eq!(relay.state.resource(&token).map(|(id, _)| id), Some(id));
     relay.state.finish(relay.now, id, EndReason::Deleted);
     assert!(relay.state.resource(&token).is_none());

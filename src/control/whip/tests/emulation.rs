@@ -202,11 +202,11 @@ impl Control {
                     Said::Expected { address, pairs }
                 }
                 Ask::Publish { session: SESSION, resource } => {
-                    resources.insert(resource.token.0.clone(), (*resource).clone());
+                    resources.insert(resource.token.0.to_string(), (*resource).clone());
                     Said::Published(resource)
                 }
                 Ask::Resource { token, reply } => {
-                    let found = resources.get(&token.0).cloned();
+                    let found = resources.get(&*token.0).cloned();
                     let _ = reply.send(found.map(|resource| (SESSION, resource)));
                     continue;
                 }
