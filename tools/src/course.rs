@@ -89,7 +89,7 @@ impl<'a> Course<'a> {
             let length = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
             self.started_ns.saturating_add(length)
         });
-        progress.line(HEAD)?;
+        progress.line(&head())?;
         for number in 1.. {
             let at_ns = (self.started_ns + number * SECOND).min(end_ns);
             each_second()?;
@@ -184,6 +184,14 @@ fn line(label: &str, start: Duration, second: &Second, now: &Counts) -> String {
     )
 }
 
+/// What the columns of [`line`] hold.
+fn head() -> String {
+    format!(
+        "{:>5} {:<6} {:>6} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>7} {:>7}",
+        "s", "", "open", "sent/s", "recv/s", "lost", "reord.", "p50", "p99", "failed", "ended"
+    )
+}
+
 /// What was recorded since `before`.
 fn difference(now: &Histogram<u64>, before: &Histogram<u64>) -> Histogram<u64> {
     let mut interval = payload::nanoseconds();
@@ -193,8 +201,6 @@ fn difference(now: &Histogram<u64>, before: &Histogram<u64>) -> Histogram<u64> {
     interval
 }
 
-const HEAD: &str = "    s           open     sent/s     recv/s    lost  reord.       p50       p99  \
-                    failed   ended";
 const LOG_COMMENT: &str =
     "one-way latency in nanoseconds, from when each packet was due to when it arrived";
 
@@ -233,6 +239,6 @@ mod tests {
         let at = Duration::from_secs(1);
         let second = second(at, &counts(0, 0, 0), &counts(5, 5, 5), &payload::nanoseconds());
         let line = line("srt", Duration::ZERO, &second, &counts(5, 5, 5));
-        assert_eq!(line.len(), HEAD.len());
+        assert_eq!(line.len(), head().len());
     }
 }

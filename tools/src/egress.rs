@@ -95,6 +95,15 @@ impl Egress {
         flush(batch, sockets);
     }
 
+    /// Queues the media that wait to be overtaken on `route`, before its goodbye.
+    pub(crate) fn settle(&mut self, sockets: &Sockets, route: Route) {
+        let Self { batch, impairer, .. } = self;
+        if let Some(impairer) = impairer {
+            let mut out = |route, bytes: &[u8]| push(batch, sockets, route, bytes);
+            impairer.settle(clock::now(), route, &mut out);
+        }
+    }
+
     /// Hands everything to the kernel that the impairment still holds, each datagram when it is due.
     /// What would take too long leaves early.
     pub(crate) fn finish(&mut self, sockets: &Sockets) {

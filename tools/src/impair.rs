@@ -287,6 +287,14 @@ impl Impairer {
         }
     }
 
+    /// Lets media packets of `route` go that wait to be overtaken: its stream ends, and what comes
+    /// after its end counts for nobody.
+    pub fn settle(&mut self, now_ns: u64, route: Route, out: &mut impl FnMut(Route, &[u8])) {
+        while let Some(held) = self.unhold(&key(route), |_| true) {
+            self.let_go(now_ns, held, out);
+        }
+    }
+
     /// Lets everything go at once: the end of a test, after which nothing more may be on its way.
     pub fn drain(&mut self, out: &mut impl FnMut(Route, &[u8])) {
         // The first pass may turn held packets into delayed ones, due at the end of time.
@@ -433,7 +441,7 @@ pub const BYTES_MAX: usize = 64 << 20;
 const FLOWS_MAX: usize = 1 << 16;
 const SPARE_MAX: usize = 1 << 10;
 /// A packet held back that nobody overtakes, as at the end of a stream, goes on after this long.
-const HOLD_MAX: u64 = 500 * MILLISECOND;
+const HOLD_MAX: u64 = 200 * MILLISECOND;
 
 #[cfg(test)]
 mod tests {
@@ -620,6 +628,16 @@ mod tests {
         let mut arrived = 0;
         impairer.release(5 + HOLD_MAX, &mut |_, _| arrived += 1);
         assert_eq!((arrived, impairer.impaired()), (1, Impaired::default()));
+    }
+
+    #[test]
+    fn a_stream_that_ends_takes_its_held_packets_along() {
+        let settings = Impairment { reorder: 1.0, ..NONE };
+        let mut impairer = Impairer::new(settings, 1).unwrap();
+        impairer.offer(5, ROUTE, b"media", Content::Media, &mut |_, _| panic!("not held back"));
+        let mut arrived = 0;
+        impairer.settle(6, ROUTE, &mut |_, _| arrived += 1);
+        assert_eq!((arrived, impairer.bytes), (1, 0));
     }
 
     #[test]

@@ -236,6 +236,7 @@ impl Station {
             self.retune();
         }
         if goodbye {
+            self.egress.settle(&self.sockets, connected.route);
             self.send(connected.route, &connected.link.shutdown(clock::now()));
         }
         true

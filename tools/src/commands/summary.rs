@@ -159,12 +159,9 @@ mod tests {
     use crate::impair::Impaired;
 
     fn finished() -> Finished {
-        let mut published = Published::default();
-        published.counts = Counts {
-            sent: 400,
-            impaired: Impaired { lost: 3, ..Impaired::default() },
-            ..Counts::default()
-        };
+        let impaired = Impaired { lost: 3, ..Impaired::default() };
+        let counts = Counts { sent: 400, impaired, ..Counts::default() };
+        let mut published = Published { counts, ..Published::default() };
         published.due_latency.record(20_000).unwrap();
         published.lateness.record(5_000).unwrap();
         let second = |at_s, sent| Second { at_s, sent, ..Second::default() };
