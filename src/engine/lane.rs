@@ -18,6 +18,7 @@ use super::EngineError;
 use super::cmsg::Ancillary;
 use super::gather::Gather;
 use super::gso::{Batch, Message};
+use super::portion::Portion;
 use super::ports::Ports;
 use super::send::{Envelopes, drop_reason, refuses_segments, send, send_message, send_piece};
 use super::socket::port_error;
@@ -32,6 +33,7 @@ pub(super) struct Lane {
     pub(super) shard: Shard,
     pub(super) ports: Ports,
     pub(super) batch: Batch,
+    pub(super) portion: Portion,
     pub(super) envelopes: Envelopes,
     pub(super) commands: Mailbox<Command>,
     events: Post<FromShard>,
@@ -52,6 +54,7 @@ impl Lane {
             ports: Ports::new(listeners, sessions_max, gso, gro, settings.socket_buffer_bytes)?,
             shard: Shard::new(config),
             batch: Batch::new(),
+            portion: Portion::new(),
             envelopes: Envelopes::new(),
             commands,
             events,
@@ -76,6 +79,7 @@ impl Lane {
 
     /// Makes the batch ready for the kernel. What cannot leave is dealt with here.
     pub(super) fn seal(&mut self) {
+        self.portion.judge(&self.batch);
         let ports = &self.ports;
         self.batch.seal(|port| ports.segments(port));
         self.envelopes.fill(&self.batch, ports);

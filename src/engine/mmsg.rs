@@ -21,7 +21,6 @@ use super::cmsg::Ancillary;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::memory::Mapping;
 use super::nap::Napper;
-use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, last_errno};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -120,12 +119,12 @@ impl Mmsg {
             return Ok(());
         };
         let socket = socket.raw();
-        if !pool.has_room() || Portion::is_enough(&self.lane.batch) {
+        if !pool.has_room() || self.lane.portion.is_enough(&self.lane.batch) {
             self.flush(now);
             pool.reuse();
         }
         self.lane.shard.io().syscalls += 1;
-        match pool.receive(socket) {
+        match pool.receive(socket, self.lane.portion.receives()) {
             Ok(slots) => {
                 self.has_more |= slots.len() == RECEIVES_MAX;
                 slots.for_each(|slot| self.hand_over(now, port, pool.received(slot)));
@@ -138,6 +137,7 @@ impl Mmsg {
     /// Hands the datagrams of a buffer to the shard, one by one.
     fn hand_over(&mut self, now: Instant, port: Port, received: Received<'_>) {
         self.lane.shard.io().receives += 1;
+        self.lane.portion.note(received.payload.len());
         let Some(socket) = self.lane.ports.get(port) else {
             self.lane.shard.dropped(DropReason::StalePort, 1);
             return;
@@ -276,7 +276,6 @@ pub(super) struct Pool {
     buffers: Mapping,
     payload_bytes: usize,
     used: usize,
-    portion: Portion,
     headers: Vec<mmsghdr>,
     slots: Vec<Slot>,
 }
@@ -318,14 +317,7 @@ impl Pool {
         };
         let slots = (0..receives).map(slot).collect();
         let headers = (0..receives).map(|_| mmsghdr { msg_hdr: empty_header(), msg_len: 0 });
-        Ok(Self {
-            headers: headers.collect(),
-            buffers,
-            payload_bytes,
-            used: 0,
-            portion: Portion::new(),
-            slots,
-        })
+        Ok(Self { headers: headers.collect(), buffers, payload_bytes, used: 0, slots })
     }
 
     /// Whether a socket can take its full share of a turn.
@@ -338,9 +330,10 @@ impl Pool {
         self.used = 0;
     }
 
-    /// Fills a portion of further slots, at most [`RECEIVES_MAX`], with what has arrived. Which, or the errno.
-    pub(super) fn receive(&mut self, socket: RawFd) -> Result<Range<usize>, i32> {
-        let (first, receives) = (self.used, self.portion.receives().min(RECEIVES_MAX));
+    /// Fills up to `most` further slots, at most [`RECEIVES_MAX`], with what has arrived. Which, or
+    /// the errno.
+    pub(super) fn receive(&mut self, socket: RawFd, most: usize) -> Result<Range<usize>, i32> {
+        let (first, receives) = (self.used, most.min(RECEIVES_MAX));
         let slots = self.slots.iter_mut().skip(first);
         for (header, slot) in self.headers.iter_mut().skip(first).zip(slots).take(receives) {
             slot.address(&mut header.msg_hdr);
@@ -353,9 +346,6 @@ impl Pool {
         let received =
             unsafe { libc::recvmmsg(socket, headers, count, libc::MSG_DONTWAIT as _, timeout) };
         let received = usize::try_from(received).map_err(|_| last_errno())?;
-        for header in self.headers.iter().skip(first).take(received) {
-            self.portion.note(header.msg_len as usize);
-        }
         self.used += received;
         Ok(first..self.used)
     }

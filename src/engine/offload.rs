@@ -80,7 +80,9 @@ fn coalesces() -> io::Result<()> {
         let mut expected = train.chunks(SEGMENT);
         while expected.len() > 0 {
             await_datagram(&receiver)?;
-            let slots = pool.receive(receiver.as_raw_fd()).map_err(io::Error::from_raw_os_error)?;
+            let slots = pool
+                .receive(receiver.as_raw_fd(), RECEIVES_MAX)
+                .map_err(io::Error::from_raw_os_error)?;
             for received in slots.map(|slot| pool.received(slot)) {
                 let segment = Ancillary::parse(received.control).segment;
                 let segment = segment.unwrap_or(received.payload.len()).max(1);

@@ -1,23 +1,28 @@
-//! How much to receive before sending it on: what the CPU's second-level cache holds.
+//! How much to receive before sending it on: what the CPU's caches hold.
 //!
 //! A datagram is copied twice, out of the kernel when it is received and back when it is sent. The
 //! second copy is cheap while its source is still in the cache, and so is the first while its
 //! target, a buffer that was sent from a moment ago, still is. So a backlog is taken in portions.
-//! Larger ones are worth it only while they make sends longer: see [`Portion::is_enough`].
+//! Larger ones are worth it only where they make sends longer, and that is learnt from the batches
+//! themselves: where each datagram has a route of its own, portions are small, but for a large one
+//! now and then that shows whether it is still so.
 
 use super::gso::Batch;
 
-/// The size of a portion, from the size of what has been arriving.
+/// The size of a portion, from what has been arriving.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portion {
     /// Decaying mean of the bytes that one receive brings.
     mean: usize,
+    /// Batches since their datagrams have been going each its own way; `None` where they share
+    /// routes.
+    scattered: Option<u32>,
 }
 
 impl Portion {
     /// Before anything has arrived.
     pub(super) const fn new() -> Self {
-        Self { mean: 0 }
+        Self { mean: 0, scattered: None }
     }
 
     /// A receive has brought `bytes`.
@@ -25,19 +30,40 @@ impl Portion {
         self.mean = (self.mean * (WEIGHT - 1) + bytes.min(TRAIN_MAX)).div_ceil(WEIGHT);
     }
 
-    /// Receives that fit, trains and single datagrams alike.
+    /// Learns from a batch that is about to leave.
+    pub(super) fn judge(&mut self, batch: &Batch) {
+        if batch.len() < SMALL {
+            return; // There was no backlog.
+        }
+        let shares_routes = batch.len() * 4 >= batch.routes() * 5;
+        self.scattered = match self.scattered {
+            _ if shares_routes => None,
+            None => Some(1),
+            Some(batches) => Some(batches.wrapping_add(1)),
+        };
+    }
+
+    /// Receives that make a portion, trains and single datagrams alike.
     pub(super) fn receives(self) -> usize {
-        (BYTES / self.mean.max(1)).max(RECEIVES_MIN)
+        let fit = (BYTES / self.mean.max(1)).max(TRAINS);
+        if self.is_small() { fit.min(SMALL) } else { fit }
     }
 
     /// Whether `batch` should leave although more has arrived.
     ///
     /// It should not while it fits into the cache, nor while datagrams of the same routes keep
     /// coming (many interleaved sessions with a backlog) and their sends are still short.
-    pub(super) fn is_enough(batch: &Batch) -> bool {
+    pub(super) fn is_enough(self, batch: &Batch) -> bool {
+        if self.is_small() {
+            return batch.len() >= SMALL;
+        }
         let (datagrams, routes) = (batch.len(), batch.routes());
         let sends_grow = datagrams >= 2 * routes && datagrams < SEGMENTS_ENOUGH * routes;
         batch.bytes() >= BYTES && !sends_grow
+    }
+
+    fn is_small(self) -> bool {
+        self.scattered.is_some_and(|batches| !batches.is_multiple_of(TRIAL_EVERY))
     }
 }
 
@@ -45,11 +71,17 @@ impl Portion {
 /// to.
 const BYTES: usize = 512 << 10;
 
-/// A portion of the largest trains.
-const RECEIVES_MIN: usize = 12;
+/// Receives in a portion of the largest trains.
+const TRAINS: usize = 12;
+
+/// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB, or nearly.
+const SMALL: usize = 32;
 
 /// Datagrams per send from which on longer sends save next to nothing.
 const SEGMENTS_ENOUGH: usize = 16;
+
+/// So many small portions for a large one. A large one has some 400 datagrams of media.
+const TRIAL_EVERY: u32 = 128;
 
 /// The largest payload of a receive.
 const TRAIN_MAX: usize = 64 << 10;
@@ -62,23 +94,10 @@ mod tests {
     use super::*;
     use crate::shard::{Port, Route, SessionKey};
 
-    fn after(bytes: usize) -> usize {
+    fn after(bytes: usize) -> Portion {
         let mut portion = Portion::new();
         (0..100).for_each(|_| portion.note(bytes));
-        portion.receives()
-    }
-
-    #[test]
-    fn a_portion_has_many_single_datagrams_and_few_trains() {
-        assert_eq!(after(1_332), 393);
-        assert_eq!(after(32 * 1_332), 12);
-        assert!(after(100) > 5_000);
-    }
-
-    #[test]
-    fn datagrams_without_payload_make_the_largest_portion() {
-        assert_eq!(after(0), BYTES);
-        assert_eq!(Portion::new().receives(), BYTES);
+        portion
     }
 
     fn batch(datagrams: usize, routes: u32) -> Batch {
@@ -92,15 +111,57 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_into_the_cache_is_never_enough() {
-        assert!(!Portion::is_enough(&batch(300, 300)));
-        assert!(!Portion::is_enough(&batch(300, 1)));
+    fn a_portion_has_many_single_datagrams_and_few_trains() {
+        assert_eq!(after(1_332).receives(), 393);
+        assert_eq!(after(32 * 1_332).receives(), TRAINS);
+        assert!(after(100).receives() > 5_000);
+    }
+
+    #[test]
+    fn datagrams_without_payload_make_the_largest_portion() {
+        assert_eq!(after(0).receives(), BYTES);
+        assert_eq!(Portion::new().receives(), BYTES);
+    }
+
+    #[test]
+    fn what_fits_into_the_cache_is_not_enough() {
+        assert!(!Portion::new().is_enough(&batch(300, 300)));
+        assert!(!Portion::new().is_enough(&batch(300, 1)));
     }
 
     #[test]
     fn more_is_taken_while_it_makes_sends_longer() {
-        assert!(Portion::is_enough(&batch(400, 400)));
-        assert!(!Portion::is_enough(&batch(400, 100)));
-        assert!(Portion::is_enough(&batch(1_600, 100)));
+        assert!(Portion::new().is_enough(&batch(400, 400)));
+        assert!(!Portion::new().is_enough(&batch(400, 100)));
+        assert!(Portion::new().is_enough(&batch(1_600, 100)));
+    }
+
+    #[test]
+    fn where_every_datagram_has_its_own_route_portions_are_small() {
+        let mut portion = after(1_332);
+        portion.judge(&batch(393, 393));
+        assert_eq!(portion.receives(), SMALL);
+        assert!(portion.is_enough(&batch(SMALL, SMALL as u32)));
+    }
+
+    #[test]
+    fn a_large_portion_now_and_then_finds_out_that_routes_are_shared() {
+        let mut portion = after(1_332);
+        portion.judge(&batch(393, 393));
+        let mut small = 0;
+        while portion.receives() == SMALL {
+            portion.judge(&batch(SMALL, SMALL as u32));
+            small += 1;
+        }
+        assert_eq!(small, 127);
+        portion.judge(&batch(393, 100));
+        assert_eq!(portion.receives(), 393, "and stays large");
+    }
+
+    #[test]
+    fn a_batch_without_a_backlog_teaches_nothing() {
+        let mut portion = after(1_332);
+        portion.judge(&batch(20, 20));
+        assert_eq!(portion.receives(), 393);
     }
 }

@@ -22,7 +22,6 @@ use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 
 use crate::engine::memory::Mapping;
-use crate::engine::portion::Portion;
 
 /// The buffers of one ring. It outlives the ring: the kernel writes into it until the ring is
 /// closed.
@@ -36,8 +35,6 @@ pub(in crate::engine) struct BufRing {
     tail: Cell<u16>,
     /// Buffers that the kernel was shown and that nobody has taken since.
     offered: Cell<u16>,
-    /// How many to offer at once.
-    portion: Cell<Portion>,
     /// The others that nobody owns; the one that came back last is the last.
     spare: RefCell<Vec<u16>>,
     /// Buffers that are owned by somebody here.
@@ -62,11 +59,10 @@ impl BufRing {
             stride,
             tail: Cell::new(0),
             offered: Cell::new(0),
-            portion: Cell::new(Portion::new()),
             spare: RefCell::new((0..count).rev().collect()),
             lent: Cell::new(0),
         };
-        ring.publish();
+        ring.publish(count.into());
         Ok(ring)
     }
 
@@ -100,15 +96,11 @@ impl BufRing {
     pub(super) unsafe fn take(&self, id: u16, len: usize) -> Buffer<'_> {
         self.offered.set(self.offered.get() - 1);
         self.lent.set(self.lent.get() + 1);
-        let mut portion = self.portion.get();
-        portion.note(len);
-        self.portion.set(portion);
         Buffer { ring: self, id, len: len.min(self.stride) }
     }
 
-    /// Shows the kernel as many buffers as it may see, as far as there are any.
-    pub(super) fn publish(&self) {
-        let portion = self.portion.get().receives();
+    /// Shows the kernel `portion` buffers, as far as there are any.
+    pub(super) fn publish(&self, portion: usize) {
         let mut spare = self.spare.borrow_mut();
         while usize::from(self.offered.get()) < portion
             && let Some(id) = spare.pop()
@@ -225,7 +217,7 @@ mod tests {
         assert_eq!(ring.lent(), 1);
         drop(buffer);
         assert_eq!((published(&ring), ring.lent()), (4, 0));
-        ring.publish();
+        ring.publish(usize::MAX);
         assert_eq!(entry(&ring, 0), (ring.start_of(2).addr() as u64, 2));
         assert_eq!(published(&ring), 5);
     }
@@ -239,52 +231,34 @@ mod tests {
             let taken = [0, 1].map(|id| unsafe { ring.take(id, 1) });
             drop(taken);
             assert_eq!(published(&ring), 2 + 2 * round);
-            ring.publish();
+            ring.publish(usize::MAX);
             assert_eq!(published(&ring), 4 + 2 * round);
         }
     }
 
-    /// A ring that has been receiving trains of 42 KB.
-    fn ring_of_trains(count: u16) -> BufRing {
-        let ring = BufRing::new(count, 64 << 10).unwrap();
-        for id in (0..count).cycle().take(100) {
-            // SAFETY: the test plays the kernel and hands each buffer out once before it is back.
-            drop(unsafe { ring.take(id, 42_624) });
-            ring.publish();
-        }
-        ring
-    }
-
     #[test]
-    fn of_trains_no_more_are_offered_than_fit_into_the_cache() {
-        let ring = ring_of_trains(128);
-        while ring.offered.get() > 0 {
-            let position = usize::from(published(&ring) - ring.offered.get()) % 128;
-            // SAFETY: the test plays the kernel and hands out what it is offered, once.
-            std::mem::forget(unsafe { ring.take(entry(&ring, position).1, 42_624) });
-        }
-        ring.publish();
-        assert_eq!(ring.offered.get(), 12);
+    fn no_more_are_offered_than_a_portion() {
+        let ring = BufRing::new(128, 100).unwrap();
+        // SAFETY: the test plays the kernel and hands each buffer out once.
+        let taken: Vec<_> = (0..128).map(|id| unsafe { ring.take(id, 1) }).collect();
+        assert!(ring.is_exhausted());
+        drop(taken);
+        ring.publish(12);
+        assert_eq!(published(&ring), 128 + 12);
         assert!(!ring.is_exhausted());
     }
 
     #[test]
     fn the_buffer_that_came_back_last_is_offered_first() {
-        let ring = ring_of_trains(128);
-        let taken: Vec<_> = std::iter::from_fn(|| {
-            (ring.offered.get() > 0).then(|| {
-                let position = usize::from(published(&ring) - ring.offered.get()) % 128;
-                let id = entry(&ring, position).1;
-                // SAFETY: the test plays the kernel and hands out what it is offered, once.
-                (id, unsafe { ring.take(id, 42_624) })
-            })
-        })
-        .collect();
-        let last = taken.last().map(|(id, _)| *id).unwrap();
+        let ring = BufRing::new(128, 100).unwrap();
+        // SAFETY: the test plays the kernel and hands each buffer out once.
+        let mut taken: Vec<_> = (0..128).map(|id| unsafe { ring.take(id, 1) }).collect();
+        let [first, second] = [5, 3].map(|id| taken.swap_remove(id));
         drop(taken);
-        let before = published(&ring);
-        ring.publish();
-        assert_eq!(entry(&ring, usize::from(before) % 128).1, last);
+        drop(first);
+        drop(second);
+        ring.publish(2);
+        assert_eq!([0, 1].map(|position| entry(&ring, position).1), [3, 5]);
     }
 
     #[test]

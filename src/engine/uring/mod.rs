@@ -24,7 +24,6 @@ use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::nap::Napper;
-use super::portion::Portion;
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -163,10 +162,11 @@ impl<'pool> Uring<'pool> {
             if self.is_short_of_buffers() {
                 return self.flush(now);
             }
-            if arrived < BACKLOG || self.is_stopping || Portion::is_enough(&self.lane.batch) {
+            let is_enough = self.lane.portion.is_enough(&self.lane.batch);
+            if arrived < BACKLOG || is_enough || self.is_stopping {
                 break;
             }
-            self.pool.publish();
+            self.publish();
             self.enter(Wait::Arrived)?;
         }
         Ok(())
@@ -222,6 +222,7 @@ impl<'pool> Uring<'pool> {
         buffer: Buffer<'pool>,
     ) -> Result<(), EngineError> {
         self.lane.shard.io().receives += 1;
+        self.lane.portion.note(buffer.bytes().len());
         let Some(socket) = self.lane.ports.get(port) else {
             self.lane.shard.dropped(DropReason::StalePort, 1);
             return Ok(());
@@ -357,7 +358,7 @@ impl<'pool> Uring<'pool> {
             }
         }
         // Receives find the buffers that came back without being sent from.
-        self.pool.publish();
+        self.publish();
         self.arm()?;
         self.enter(wait)
     }
@@ -382,8 +383,13 @@ impl<'pool> Uring<'pool> {
         self.failed = failed; // Keeps its memory.
         self.lane.settled();
         self.held.clear();
-        self.pool.publish();
+        self.publish();
         Ok(())
+    }
+
+    /// Offers the kernel a portion of buffers.
+    fn publish(&self) {
+        self.pool.publish(self.lane.portion.receives());
     }
 
     /// Empties the completion queue: failed sends are put aside until their batch is settled, the
