@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use ringway::config::{Listen, Steer};
 use ringway::engine::{
-    self, Engine, EngineError, GroupOptions, ListenerGroup, Offloads, Settings, ShardSpec,
+    self, ClientSockets, Engine, EngineError, GroupOptions, ListenerGroup, Offloads, Settings,
+    ShardSpec,
 };
 use ringway::mailbox::{Mailbox, Post, mailbox};
 use ringway::protocol::srt::CookieKey;
@@ -42,6 +43,7 @@ macro_rules! on_each_engine {
     };
 }
 
+mod clients;
 mod faults;
 mod paths;
 
@@ -346,6 +348,7 @@ struct Setup {
     completions_max: u32,
     events: usize,
     refuses_segments: bool,
+    clients: ClientSockets,
     /// Takes the place of the one that would be opened.
     listener: Option<UdpSocket>,
 }
@@ -360,6 +363,7 @@ impl Default for Setup {
             completions_max: 1 << 16,
             events: 1024,
             refuses_segments: false,
+            clients: ClientSockets::NONE,
             listener: None,
         }
     }
@@ -373,6 +377,7 @@ impl Setup {
             submissions: self.submissions,
             completions_max: self.completions_max,
             socket_buffer_bytes: 1 << 20,
+            clients: self.clients,
         }
     }
 

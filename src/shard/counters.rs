@@ -125,4 +125,6 @@ pub struct IoCounters {
     pub wakeups: u64,
     /// System calls of the packet path.
     pub syscalls: u64,
+    /// Sockets of single clients, now.
+    pub client_sockets: u64,
 }
