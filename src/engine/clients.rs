@@ -23,7 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
 use super::ClientSockets;
-use super::demand::{Candidate, Demand, is_worth_it};
+use super::demand::{CANDIDATES_MAX, Candidate, Demand, is_worth_it};
 use super::ports::{Arrival, Listener, PortSocket};
 use super::sockaddr::Family;
 use super::socket::open_client;
@@ -40,7 +40,8 @@ pub(super) struct Clients {
     by_key: HashMap<ClientKey, u32, RandomState>,
     /// Who gets a socket next, the busiest last.
     chosen: Vec<Candidate>,
-    /// Clients that a connected socket would answer from an address they have not hit.
+    /// Clients for whom the kernel has no socket, or only one that would answer from an address
+    /// that they have not hit.
     unfit: HashSet<ClientKey, RandomState>,
     changes: Vec<ClientChange>,
     occupied: usize,
@@ -135,12 +136,13 @@ impl Clients {
         now: Instant,
     ) -> Self {
         let max = usize::from(settings.max);
+        let (unfit_max, chosen_max) = if max == 0 { (0, 0) } else { (UNFIT_MAX, CANDIDATES_MAX) };
         Self {
             demand: Demand::new(if max == 0 { 0 } else { sessions_max }, settings.window),
             table: (0..max).map(|_| None).collect(),
             by_key: HashMap::with_capacity_and_hasher(2 * max, RandomState::default()),
-            chosen: Vec::new(),
-            unfit: HashSet::default(),
+            chosen: Vec::with_capacity(chosen_max),
+            unfit: HashSet::with_capacity_and_hasher(unfit_max, RandomState::default()),
             changes: Vec::with_capacity(2 * max),
             occupied: 0,
             is_unsettled: false,
@@ -180,8 +182,13 @@ impl Clients {
     }
 
     /// Counts a receive, at a listener or a session's port, whose datagrams were forwarded.
-    pub(super) fn count(&mut self, session: SessionKey, client: impl FnOnce() -> ClientKey) {
-        self.demand.count(session, client);
+    pub(super) fn count(
+        &mut self,
+        session: SessionKey,
+        is_arrival: bool,
+        client: impl FnOnce() -> ClientKey,
+    ) {
+        self.demand.count(session, is_arrival, client);
     }
 
     /// Counts a receive at a client's own socket, and says what its datagrams have in common.
@@ -205,8 +212,7 @@ impl Clients {
         if now >= self.window_ends {
             self.end_window(now, listeners, sessions);
         } else {
-            let urgent = self.demand.urgent();
-            self.chosen.extend(urgent.filter(|one| !self.by_key.contains_key(&one.client)));
+            self.chosen.extend(self.demand.urgent());
         }
         for _ in 0..OPENINGS_PER_TURN {
             let Some(candidate) = self.chosen.pop() else { break };
@@ -266,7 +272,7 @@ impl Clients {
         let is_fit = |candidate: &Candidate| {
             !by_key.contains_key(&candidate.client) && !unfit.contains(&candidate.client)
         };
-        self.demand.end_window(arrivals, is_fit, &mut self.chosen);
+        self.demand.end_window(arrivals, self.table.len(), is_fit, &mut self.chosen);
         let are_scarce = sessions + self.occupied > self.settings.descriptors_max as usize;
         if are_scarce {
             self.chosen.clear();
@@ -309,7 +315,7 @@ impl Clients {
         let Some(listener) = listeners.get(usize::from(key.listener.0)) else { return };
         let Some(position) = self.table.iter().position(Option::is_none) else { return };
         let are_scarce = sessions + self.occupied >= self.settings.descriptors_max as usize;
-        if are_scarce || self.by_key.contains_key(&key) {
+        if are_scarce || self.by_key.contains_key(&key) || self.unfit.contains(&key) {
             return;
         }
         let Some(socket) = self.connect(key, listener) else {
@@ -462,7 +468,7 @@ const IDLE_MARGIN: u64 = 4;
 const FAR_BUSIER: u32 = 4;
 
 /// Clients that are remembered as unfit, and for how many windows: routes change.
-const UNFIT_MAX: usize = 1024;
+const UNFIT_MAX: usize = 256;
 const UNFIT_WINDOWS: u64 = 60;
 
 /// What a queued datagram takes in the kernel's books, at the least: its descriptor (`sk_buff`)

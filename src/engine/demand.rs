@@ -13,13 +13,22 @@ use crate::shard::SessionKey;
 /// The receives of one window, and who stands out among the clients.
 pub(super) struct Demand {
     /// By session slot. Empty where no client can get a socket.
-    counts: Box<[u32]>,
+    counts: Box<[Count]>,
     candidates: Vec<Candidate>,
     /// From here on a client is a candidate.
     mark: u32,
     /// From here on it does not wait for the end of the window.
     urgent_mark: u32,
     has_urgent: bool,
+}
+
+/// Receives of one session.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    /// In both directions.
+    all: u32,
+    /// From the client.
+    arrivals: u32,
 }
 
 /// A client that may get a socket.
@@ -30,6 +39,8 @@ pub(super) struct Candidate {
     pub(super) session: SessionKey,
     /// In the window that has ended.
     pub(super) receives: u32,
+    /// Those among them that came from the client.
+    pub(super) arrivals: u32,
 }
 
 impl Demand {
@@ -38,7 +49,7 @@ impl Demand {
         let of_window = |per_second: f64| (window.as_secs_f64() * per_second) as u32;
         let mark = of_window(RECEIVES_PER_SECOND).max(1);
         Self {
-            counts: vec![0; sessions_max as usize].into_boxed_slice(),
+            counts: vec![Count::default(); sessions_max as usize].into_boxed_slice(),
             candidates: Vec::with_capacity(if sessions_max == 0 { 0 } else { CANDIDATES_MAX }),
             mark,
             urgent_mark: of_window(URGENT_PER_SECOND).max(mark + 1),
@@ -47,59 +58,73 @@ impl Demand {
     }
 
     /// Counts a receive whose datagrams were forwarded in `session`.
-    pub(super) fn count(&mut self, session: SessionKey, client: impl FnOnce() -> ClientKey) {
+    pub(super) fn count(
+        &mut self,
+        session: SessionKey,
+        is_arrival: bool,
+        client: impl FnOnce() -> ClientKey,
+    ) {
         let Some(count) = self.counts.get_mut(session.slot as usize) else {
             return;
         };
-        *count = count.saturating_add(1);
-        if *count == self.mark {
+        count.all = count.all.saturating_add(1);
+        count.arrivals = count.arrivals.saturating_add(is_arrival.into());
+        if count.all == self.mark {
             if self.candidates.len() < CANDIDATES_MAX {
-                self.candidates.push(Candidate { client: client(), session, receives: 0 });
+                let client = client();
+                self.candidates.push(Candidate { client, session, receives: 0, arrivals: 0 });
             }
-        } else if *count == self.urgent_mark {
+        } else if count.all == self.urgent_mark {
             self.has_urgent = true;
         }
     }
 
     /// What has been counted in the slot so far.
     pub(super) fn receives(&self, session: SessionKey) -> u32 {
-        self.counts.get(session.slot as usize).copied().unwrap_or_default()
+        self.of(session).all
     }
 
     /// Candidates that are so busy that everybody else suffers from each moment they stay.
     pub(super) fn urgent(&mut self) -> impl Iterator<Item = Candidate> {
-        let is_wanted = std::mem::take(&mut self.has_urgent);
         let urgent_mark = self.urgent_mark;
-        let candidates = self.candidates.iter().filter(move |_| is_wanted).map(|candidate| {
-            let count = self.counts.get(candidate.session.slot as usize);
-            Candidate { receives: count.copied().unwrap_or_default(), ..*candidate }
-        });
-        candidates.filter(move |candidate| candidate.receives >= urgent_mark)
+        let is_wanted = std::mem::take(&mut self.has_urgent);
+        let candidates = if is_wanted { self.candidates.as_slice() } else { &[] };
+        let judged = candidates.iter().map(|candidate| self.judge(candidate));
+        judged.filter(move |candidate| candidate.receives >= urgent_mark)
     }
 
-    /// Ends the window: moves the candidates that are `fit` to `chosen` as far as they are worth it,
-    /// the busiest last, and starts to count anew.
+    /// Ends the window: moves the candidates that are `fit` to `chosen`, `max` at most and as far as
+    /// they are worth it, the busiest last, and starts to count anew.
     ///
     /// `arrivals`: receives of all sockets that share the address, from clients without a socket of
     /// their own.
     pub(super) fn end_window(
         &mut self,
         arrivals: u64,
+        max: usize,
         fit: impl Fn(&Candidate) -> bool,
         chosen: &mut Vec<Candidate>,
     ) {
-        for candidate in &mut self.candidates {
-            candidate.receives =
-                self.counts.get(candidate.session.slot as usize).copied().unwrap_or_default();
-        }
         chosen.clear();
-        chosen.extend(self.candidates.drain(..).filter(fit));
+        let candidates = self.candidates.iter().filter(|candidate| fit(candidate));
+        chosen.extend(candidates.map(|candidate| self.judge(candidate)));
         chosen.sort_unstable_by_key(|candidate| candidate.receives);
-        let theirs: u64 = chosen.iter().map(|candidate| u64::from(candidate.receives)).sum();
+        chosen.drain(..chosen.len().saturating_sub(max));
+        let theirs: u64 = chosen.iter().map(|candidate| u64::from(candidate.arrivals)).sum();
         let others = arrivals.saturating_sub(theirs);
         chosen.retain(|candidate| is_worth_it(candidate.receives, others));
-        self.counts.fill(0);
+        self.candidates.clear();
+        self.counts.fill(Count::default());
         self.has_urgent = false;
+    }
+
+    fn judge(&self, candidate: &Candidate) -> Candidate {
+        let Count { all, arrivals } = self.of(candidate.session);
+        Candidate { receives: all, arrivals, ..*candidate }
+    }
+
+    fn of(&self, session: SessionKey) -> Count {
+        self.counts.get(session.slot as usize).copied().unwrap_or_default()
     }
 }
 
@@ -123,7 +148,7 @@ const OTHERS_PER_RECEIVE: u64 = 16;
 
 /// More than sockets, for the busiest may come last. Those beyond it get their turn in the next
 /// window.
-const CANDIDATES_MAX: usize = 1024;
+pub(super) const CANDIDATES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -143,13 +168,13 @@ mod tests {
 
     fn count(demand: &mut Demand, slot: u32, receives: u32) {
         for _ in 0..receives {
-            demand.count(key(slot), || client(slot));
+            demand.count(key(slot), true, || client(slot));
         }
     }
 
     fn chosen(demand: &mut Demand, arrivals: u64) -> Vec<(u32, u32)> {
         let mut chosen = Vec::new();
-        demand.end_window(arrivals, |_| true, &mut chosen);
+        demand.end_window(arrivals, 100, |_| true, &mut chosen);
         chosen.iter().map(|candidate| (candidate.session.slot, candidate.receives)).collect()
     }
 
@@ -185,6 +210,26 @@ mod tests {
         let mut demand = Demand::new(100, SECOND);
         (0..100).for_each(|slot| count(&mut demand, slot, 300));
         assert_eq!(chosen(&mut demand, 30_000).len(), 100);
+    }
+
+    #[test]
+    fn those_for_whom_there_is_no_room_count_as_others() {
+        let mut demand = Demand::new(400, SECOND);
+        (0..400).for_each(|slot| count(&mut demand, slot, 300));
+        assert_eq!(chosen(&mut demand, 120_000), [], "300 others would pay for each of the 100");
+    }
+
+    #[test]
+    fn what_goes_to_a_client_makes_it_a_candidate_and_is_no_arrival() {
+        let mut demand = Demand::new(4, SECOND);
+        for _ in 0..250 {
+            demand.count(key(1), false, || client(1));
+        }
+        assert_eq!(chosen(&mut demand, 4000), [(1, 250)]);
+        for _ in 0..250 {
+            demand.count(key(1), false, || client(1));
+        }
+        assert_eq!(chosen(&mut demand, 4001), []);
     }
 
     #[test]

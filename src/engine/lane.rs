@@ -82,16 +82,17 @@ impl Lane {
         let Some(route) = self.batch.last_route() else {
             return; // It has left in an earlier batch.
         };
-        let (session, listener, peer) = match (train.port, route.port, route.to) {
+        let clients = &mut self.ports.clients;
+        match (train.port, route.port, route.to) {
             (Port::Listener(listener), Port::Session(session), None) => {
-                (session, listener, Peer { address: train.source, local: train.local })
+                let peer = Peer { address: train.source, local: train.local };
+                clients.count(session, true, || ClientKey { listener, peer });
             }
             (Port::Session(session), Port::Listener(listener), Some(peer)) => {
-                (session, listener, peer)
+                clients.count(session, false, || ClientKey { listener, peer });
             }
-            (Port::Listener(_) | Port::Session(_), ..) => return,
-        };
-        self.ports.clients.count(session, || ClientKey { listener, peer });
+            (Port::Listener(_) | Port::Session(_), ..) => {}
+        }
     }
 
     /// Makes the batch ready for the kernel. What cannot leave is dealt with here.

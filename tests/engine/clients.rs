@@ -1,6 +1,7 @@
 //! Sockets of single clients: nobody but the kernel may notice that they come and go.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringway::config::Listen;
@@ -21,6 +22,7 @@ on_each_engine! {
     flows_keep_their_order_while_sockets_of_others_come_and_go,
     no_client_gets_a_socket_while_descriptors_are_scarce,
     a_client_that_is_gone_harms_nobody,
+    a_flood_of_one_client_is_cut_and_costs_the_others_nothing,
     a_shard_with_sockets_of_clients_leaves_its_port_free,
 }
 
@@ -173,6 +175,36 @@ fn a_client_that_is_gone_harms_nobody(engine: Engine) {
     }
     // The other one's socket may have come meanwhile; that of the first has no reason to stay.
     flow.publish_until(&other, || sockets(&rig) <= 1);
+}
+
+fn a_flood_of_one_client_is_cut_and_costs_the_others_nothing(engine: Engine) {
+    let rig = rig(engine, Listen::At(LOOPBACK));
+    let (hot, others) = (rig.connect(), [rig.connect(), rig.connect(), rig.connect()]);
+    let (mut hot_flow, mut flows) = (Flow::default(), [(); 3].map(|()| Flow::default()));
+    let mut publish_all = || {
+        flows.iter_mut().zip(&others).for_each(|(flow, session)| flow.publish(session));
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while sockets(&rig) < 4 {
+        publish_all();
+        hot_flow.publish(&hot);
+        assert!(Instant::now() < deadline, "all get sockets");
+    }
+    let is_over = AtomicBool::new(false);
+    let (client, packet) = (&hot.client, data(hot.origin_id, 1, 1316));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) && Instant::now() < deadline {
+                client.send(&packet).unwrap();
+            }
+        });
+        let before = rig.counters().io.receive_queue_overflows;
+        while rig.counters().io.receive_queue_overflows == before {
+            publish_all();
+            assert!(Instant::now() < deadline, "the flood is cut, and that is counted");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 fn a_shard_with_sockets_of_clients_leaves_its_port_free(engine: Engine) {

@@ -89,11 +89,13 @@ impl<'pool> Uring<'pool> {
         // A thread that waits for packets is idle and not waiting for a disk. Since Linux 6.15.
         let no_iowait = ring.params().is_feature_no_iowait().then_some(EnterFlags::NO_IOWAIT);
         let listeners = lane.ports.listeners().map(|port| Token::Receive(Inlet::Port(port)));
+        let mut unarmed = Vec::with_capacity(lane.ports.capacity() as usize + 1);
+        unarmed.extend(listeners.chain([Token::Mailbox]));
         let mut uring = Self {
             held: Vec::with_capacity(pool.count().into()),
             arrived: VecDeque::with_capacity(ring.params().cq_entries() as usize),
             failed: Vec::with_capacity(Batch::DATAGRAMS_MAX),
-            unarmed: listeners.chain([Token::Mailbox]).collect(),
+            unarmed,
             armed: 0,
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
