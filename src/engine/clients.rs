@@ -8,7 +8,9 @@
 //! What keeps order. A socket is received from only after the listener has been emptied once since
 //! it was connected, or has handed out as many datagrams as it can have held then. A socket that is
 //! given up is turned to itself first, so that nothing new arrives there, and closed once it is
-//! empty.
+//! empty. One exception is the kernel's: in the microsecond of the connecting itself, a datagram of
+//! another client with the same IP address may be put into the socket. It is handed over as what it
+//! is, but later datagrams of that client may overtake it.
 //!
 //! What bounds it. Every connected socket makes the kernel's search dearer for datagrams of clients
 //! that have none, so there are few (`ClientSockets::max`), for those that are worth it, and none
@@ -116,6 +118,8 @@ pub(super) struct Client {
 struct Waiting {
     /// The receive at the listener that is none of them, even if nobody sees the listener empty.
     until: u64,
+    /// From then on an empty queue stays empty. Set in the first turn.
+    ripe: Option<Instant>,
     /// The listener is empty; what it held is handed over in this turn.
     is_last_turn: bool,
 }
@@ -123,6 +127,8 @@ struct Waiting {
 /// The socket is turned to itself and gets nothing more.
 #[derive(Clone, Copy, Debug)]
 struct Leaving {
+    /// From then on an empty queue stays empty. Set in the first turn.
+    ripe: Option<Instant>,
     /// The socket is empty; what it held is handed over in this turn.
     is_last_turn: bool,
 }
@@ -199,8 +205,9 @@ impl Clients {
         }
         client.receives = client.receives.saturating_add(1);
         let ClientKey { listener, peer } = client.key;
-        let port = Port::Listener(listener);
-        Some(Arrival { port, source: Some(peer.address), local: peer.local })
+        // No word on the source: while a socket is being connected, the kernel may put a datagram
+        // of another client of the same address there.
+        Some(Arrival { port: Port::Listener(listener), source: None, local: peer.local })
     }
 
     /// Opens, settles and gives up what is due. The engine calls it once per turn, after it has
@@ -220,7 +227,7 @@ impl Clients {
         }
         self.is_pressing = !self.chosen.is_empty();
         if self.is_unsettled {
-            self.settle(listeners);
+            self.settle(now, listeners);
         }
     }
 
@@ -228,6 +235,9 @@ impl Clients {
     pub(super) fn patience(&self, now: Instant) -> Option<Duration> {
         if self.is_pressing {
             return Some(Duration::ZERO);
+        }
+        if self.is_unsettled {
+            return Some(IN_FLIGHT_MAX);
         }
         let has_windows = !self.table.is_empty();
         has_windows.then(|| self.window_ends.saturating_duration_since(now))
@@ -335,7 +345,7 @@ impl Clients {
             socket,
             generation: self.generation,
             session: candidate.session,
-            waiting: Some(Waiting { until, is_last_turn: false }),
+            waiting: Some(Waiting { until, ripe: None, is_last_turn: false }),
             leaving: None,
             receives: 0,
             receives_before: candidate.receives,
@@ -363,8 +373,9 @@ impl Clients {
     /// Moves sockets on that are on their way in or out.
     ///
     /// A queue that is seen empty proves that the kernel has given all of it to the engine, and by
-    /// the next turn the engine has handed that over.
-    fn settle(&mut self, listeners: &[Listener]) {
+    /// the next turn the engine has handed that over. It has to be seen some time after the socket
+    /// was connected: other CPUs may still carry datagrams for which they chose a socket before.
+    fn settle(&mut self, now: Instant, listeners: &[Listener]) {
         self.is_unsettled = false;
         for position in 0..self.table.len() as u32 {
             let slot = self.table.get_mut(position as usize).and_then(Option::as_mut);
@@ -377,8 +388,10 @@ impl Clients {
                     client.waiting = None;
                     self.changes.push(ClientChange::Receive(id));
                 } else {
-                    let is_last_turn = listener.is_some_and(|one| is_empty(&one.socket));
-                    client.waiting = Some(Waiting { is_last_turn, ..waiting });
+                    let ripe = waiting.ripe.unwrap_or(now + IN_FLIGHT_MAX);
+                    let is_last_turn =
+                        now >= ripe && listener.is_some_and(|one| is_empty(&one.socket));
+                    client.waiting = Some(Waiting { ripe: Some(ripe), is_last_turn, ..waiting });
                     self.is_pressing |= is_last_turn;
                 }
             } else if let Some(leaving) = client.leaving {
@@ -386,8 +399,9 @@ impl Clients {
                     self.close(position);
                     continue;
                 }
-                let is_last_turn = is_empty(&client.socket);
-                client.leaving = Some(Leaving { is_last_turn });
+                let ripe = leaving.ripe.unwrap_or(now + IN_FLIGHT_MAX);
+                let is_last_turn = now >= ripe && is_empty(&client.socket);
+                client.leaving = Some(Leaving { ripe: Some(ripe), is_last_turn });
                 self.is_pressing |= is_last_turn;
             }
             self.is_unsettled |= self.get(id).is_some_and(Client::is_unsettled);
@@ -400,7 +414,7 @@ impl Clients {
             let slot = self.table.get_mut(position as usize).and_then(Option::as_mut);
             let of_this = |client: &&mut Client| client.leaving.is_none() && is_given_up(client);
             let Some(client) = slot.filter(of_this) else { continue };
-            client.leaving = Some(Leaving { is_last_turn: false });
+            client.leaving = Some(Leaving { ripe: None, is_last_turn: false });
             self.by_key.remove(&client.key);
             self.is_unsettled = true;
             self.is_pressing = true;
@@ -457,6 +471,10 @@ fn turn_to_itself(socket: &PortSocket) -> io::Result<()> {
 
 /// Sockets opened in one turn, 20 us each. Datagrams wait meanwhile.
 const OPENINGS_PER_TURN: usize = 4;
+
+/// How long a CPU may take from choosing a socket for a datagram to putting it there. It does both
+/// without a pause, in about a microsecond, unless a host takes the CPU away from it.
+const IN_FLIGHT_MAX: Duration = Duration::from_millis(1);
 
 /// A client without traffic for so many windows gives up its socket.
 const IDLE_WINDOWS: u32 = 5;

@@ -35,7 +35,7 @@ pub(super) enum Inlet {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     pub(super) port: Port,
-    /// Of a connected socket.
+    /// Of a session's port; elsewhere the datagram says so.
     pub(super) source: Option<SocketAddr>,
     /// Of a client's socket beside a listener that is bound to all addresses.
     pub(super) local: Option<IpAddr>,

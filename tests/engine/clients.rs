@@ -19,7 +19,7 @@ on_each_engine! {
     a_silent_client_loses_its_socket,
     the_end_of_a_session_closes_the_socket_of_its_client,
     a_client_whose_session_has_ended_is_heard_by_the_listener,
-    flows_keep_their_order_while_sockets_of_others_come_and_go,
+    nothing_is_lost_while_sockets_of_others_come_and_go,
     no_client_gets_a_socket_while_descriptors_are_scarce,
     a_client_that_is_gone_harms_nobody,
     a_flood_of_one_client_is_cut_and_costs_the_others_nothing,
@@ -100,8 +100,8 @@ fn the_end_of_a_session_closes_the_socket_of_its_client(engine: Engine) {
     let (mut up, mut other) = (Flow::default(), Flow::default());
     let deadline = Instant::now() + PATIENCE;
     while sockets(&rig) < 2 {
-        up.publish(&first);
-        other.publish(&second);
+        up.publish_in_any_order(&first);
+        other.publish_in_any_order(&second);
         assert!(Instant::now() < deadline, "both get sockets");
     }
     rig.tell(Command::Close { session: first.key, reason: EndReason::Operator });
@@ -123,7 +123,7 @@ fn a_client_whose_session_has_ended_is_heard_by_the_listener(engine: Engine) {
     Flow::default().publish(&again);
 }
 
-fn flows_keep_their_order_while_sockets_of_others_come_and_go(engine: Engine) {
+fn nothing_is_lost_while_sockets_of_others_come_and_go(engine: Engine) {
     let clients = ClientSockets { max: 2, ..quick() };
     let rig = Rig::with(engine, Setup { clients, ..Setup::default() });
     let sessions: Vec<_> = (0..8).map(|_| rig.connect()).collect();
@@ -135,7 +135,9 @@ fn flows_keep_their_order_while_sockets_of_others_come_and_go(engine: Engine) {
             // Three are busy for a while, then three others.
             let is_busy = (position + round / 20) % 8 < 3;
             for _ in 0..if is_busy { 8 } else { 1 } {
-                up.publish(session);
+                // While a client's socket is being connected, the kernel may put a datagram of its
+                // neighbour there, where it waits a little longer than the next ones.
+                up.publish_in_any_order(session);
                 down.play(session);
             }
         }
@@ -182,12 +184,13 @@ fn a_flood_of_one_client_is_cut_and_costs_the_others_nothing(engine: Engine) {
     let (hot, others) = (rig.connect(), [rig.connect(), rig.connect(), rig.connect()]);
     let (mut hot_flow, mut flows) = (Flow::default(), [(); 3].map(|()| Flow::default()));
     let mut publish_all = || {
-        flows.iter_mut().zip(&others).for_each(|(flow, session)| flow.publish(session));
+        let flows = flows.iter_mut().zip(&others);
+        flows.for_each(|(flow, session)| flow.publish_in_any_order(session));
     };
     let deadline = Instant::now() + PATIENCE;
     while sockets(&rig) < 4 {
         publish_all();
-        hot_flow.publish(&hot);
+        hot_flow.publish_in_any_order(&hot);
         assert!(Instant::now() < deadline, "all get sockets");
     }
     let is_over = AtomicBool::new(false);
@@ -227,6 +230,14 @@ impl Flow {
         let sent = self.burst();
         session.client_sends(&sent);
         assert_eq!(session.origin_receives(sent.len()), sent);
+    }
+
+    fn publish_in_any_order(&mut self, session: &Session) {
+        let sent = self.burst();
+        session.client_sends(&sent);
+        let mut received = session.origin_receives(sent.len());
+        received.sort_unstable();
+        assert_eq!(received, sent);
     }
 
     fn play(&mut self, session: &Session) {

@@ -444,11 +444,11 @@ impl<'pool> Uring<'pool> {
         Some(opcode::RecvMsgMulti::new(socket, layout, probe::BUFFER_GROUP).build())
     }
 
-    /// Connected sockets need no room for names and addresses.
+    /// The ports of sessions need no room for names and addresses.
     fn layout(&self, inlet: Inlet) -> &msghdr {
         match inlet {
-            Inlet::Port(Port::Listener(_)) => &self.listener_layout,
-            Inlet::Port(Port::Session(_)) | Inlet::Client(_) => &self.session_layout,
+            Inlet::Port(Port::Listener(_)) | Inlet::Client(_) => &self.listener_layout,
+            Inlet::Port(Port::Session(_)) => &self.session_layout,
         }
     }
 
