@@ -138,7 +138,7 @@ impl Relay {
         let offloads = Offloads::probe(config.gso, config.gro)?;
         let cpus = limits::placement(&config)?;
         let sessions_max = limits::sessions_max(&config, cpus.len())?;
-        let settings = Settings { batch_wait: config.batch_wait, ..Settings::default() };
+        let mut settings = Settings { batch_wait: config.batch_wait, ..Settings::default() };
         let tls = open_tls(&config)?;
         let mut media = MediaListeners::open(
             &config,
@@ -149,6 +149,9 @@ impl Relay {
                 buffer_bytes: settings.socket_buffer_bytes,
             },
         )?;
+        if media.are_steered() {
+            settings.clients = limits::client_sockets(&config, cpus.len());
+        }
         let system = listeners::open(config.system_listen, "--system-listen")?;
         let http = listeners::open(config.http_listen, "--http-listen")?;
         let addresses = Addresses {

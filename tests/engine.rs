@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use ringway::config::{Listen, Steer};
 use ringway::engine::{
-    self, Engine, EngineError, GroupOptions, ListenerGroup, Offloads, Settings, ShardSpec,
+    self, ClientSockets, Engine, EngineError, GroupOptions, ListenerGroup, Offloads, Settings,
+    ShardSpec,
 };
 use ringway::mailbox::{Mailbox, Post, mailbox};
 use ringway::protocol::srt::CookieKey;
@@ -46,6 +47,7 @@ macro_rules! on_each_engine {
     };
 }
 
+mod clients;
 mod faults;
 mod gathering;
 mod paths;
@@ -352,6 +354,7 @@ struct Setup {
     events: usize,
     refuses_segments: bool,
     batch_wait: Option<Duration>,
+    clients: ClientSockets,
     /// Takes the place of the one that would be opened.
     listener: Option<UdpSocket>,
 }
@@ -367,6 +370,7 @@ impl Default for Setup {
             events: 1024,
             refuses_segments: false,
             batch_wait: None,
+            clients: ClientSockets::NONE,
             listener: None,
         }
     }
@@ -381,6 +385,7 @@ impl Setup {
             completions_max: self.completions_max,
             socket_buffer_bytes: 1 << 20,
             batch_wait: self.batch_wait,
+            clients: self.clients,
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Batch {
     flows: Vec<Flow>,
     index: FlowIndex,
     runs: Vec<Run>,
+    /// Flow of the last datagram.
+    current: u32,
     datagrams: usize,
     bytes: usize,
     messages: Vec<Message>,
@@ -72,6 +74,7 @@ impl Batch {
             flows: Vec::with_capacity(Self::DATAGRAMS_MAX),
             index: FlowIndex::new(Self::DATAGRAMS_MAX),
             runs: Vec::with_capacity(Self::DATAGRAMS_MAX),
+            current: NONE,
             datagrams: 0,
             bytes: 0,
             messages: Vec::with_capacity(Self::DATAGRAMS_MAX),
@@ -109,6 +112,7 @@ impl Batch {
         self.datagrams += 1;
         self.bytes += datagram.len();
         let flow = self.flow(route);
+        self.current = flow;
         let Some(flow) = self.flows.get_mut(flow as usize) else {
             return;
         };
@@ -124,6 +128,11 @@ impl Batch {
             flow.first = position;
         }
         self.runs.push(Run::new(datagram));
+    }
+
+    /// Route of the datagram that was pushed last.
+    pub(super) fn last_route(&self) -> Option<Route> {
+        self.flows.get(self.current as usize).map(|flow| flow.route)
     }
 
     /// Cuts the runs into messages. `segmented` says whether the port takes segmented sends.
@@ -176,6 +185,7 @@ impl Batch {
         self.flows.clear();
         self.index.clear();
         self.runs.clear();
+        self.current = NONE;
         self.datagrams = 0;
         self.bytes = 0;
         self.messages.clear();
@@ -184,12 +194,12 @@ impl Batch {
 
     /// Position of the route's flow, a new one where there is none.
     fn flow(&mut self, route: Route) -> u32 {
-        let newest = self.flows.len() as u32;
-        match self.flows.last() {
+        match self.flows.get(self.current as usize) {
             // The common case: a burst of one session.
-            Some(flow) if flow.route == route => return newest - 1,
+            Some(flow) if flow.route == route => return self.current,
             Some(_) | None => {}
         }
+        let newest = self.flows.len() as u32;
         let found = self.index.find_or_insert(route, newest, &self.flows);
         if found == newest {
             self.flows.push(Flow { route, first: NONE, last: NONE });

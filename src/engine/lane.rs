@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::TrySendError;
 
 use super::EngineError;
+use super::clients::{ClientKey, SocketOptions};
 use super::cmsg::Ancillary;
 use super::gather::Gather;
 use super::gso::{Batch, Message};
@@ -26,7 +27,7 @@ use super::thread::ShardSpec;
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::command::FromShard;
 use crate::shard::counters::BATCH_BOUNDS;
-use crate::shard::{Command, Datagram, DropReason, IoCounters, Port, Route, Shard, Verdict};
+use crate::shard::{Command, Datagram, DropReason, IoCounters, Peer, Port, Route, Shard, Verdict};
 
 /// One shard and its surroundings, on the thread that owns them.
 pub(super) struct Lane {
@@ -49,9 +50,14 @@ impl Lane {
     pub(super) fn new(spec: ShardSpec, now: Instant) -> Result<Self, EngineError> {
         let ShardSpec { index, listeners, config, commands, events, offloads, settings, .. } = spec;
         let sessions_max = config.limits.sessions_max;
-        let (gso, gro) = (offloads.gso, offloads.gro);
+        let options = SocketOptions {
+            gso: offloads.gso,
+            gro: offloads.gro,
+            buffer_bytes: settings.socket_buffer_bytes,
+            in_hand_max: settings.buffers(offloads.gro).into(),
+        };
         Ok(Self {
-            ports: Ports::new(listeners, sessions_max, gso, gro, settings.socket_buffer_bytes)?,
+            ports: Ports::new(listeners, sessions_max, settings.clients, options, now)?,
             shard: Shard::new(config),
             batch: Batch::new(),
             portion: Portion::new(),
@@ -74,6 +80,25 @@ impl Lane {
                 true
             }
             Verdict::Taken | Verdict::Drop(_) => false,
+        }
+    }
+
+    /// Counts a receive whose last datagrams were forwarded, for the client that it is about. Those
+    /// at a client's own socket count themselves.
+    pub(super) fn count_receive(&mut self, train: &Train<'_>) {
+        let Some(route) = self.batch.last_route() else {
+            return; // It has left in an earlier batch.
+        };
+        let clients = &mut self.ports.clients;
+        match (train.port, route.port, route.to) {
+            (Port::Listener(listener), Port::Session(session), None) => {
+                let peer = Peer { address: train.source, local: train.local };
+                clients.count(session, true, || ClientKey { listener, peer });
+            }
+            (Port::Session(session), Port::Listener(listener), Some(peer)) => {
+                clients.count(session, false, || ClientKey { listener, peer });
+            }
+            (Port::Listener(_) | Port::Session(_), ..) => {}
         }
     }
 
@@ -129,12 +154,12 @@ impl Lane {
         if let Some(message) = self.batch.message_mut(position) {
             message.failed = true;
         }
-        let Some(socket) = self.ports.get(message.route.port) else {
+        let Some((socket, to)) = self.ports.way(message.route) else {
             return;
         };
         for piece in self.batch.datagrams(message) {
             // SAFETY: the piece lies in a buffer that the engine holds until `settled`.
-            match unsafe { send_piece(socket, message.route.to, piece) } {
+            match unsafe { send_piece(socket, to, piece) } {
                 Ok(()) => count_send(self.shard.io(), 1),
                 Err(errno) => {
                     self.shard.not_sent(message.route, 1, piece.iov_len, drop_reason(errno));
@@ -162,15 +187,15 @@ impl Lane {
 
     /// Sends bytes that the shard made.
     pub(super) fn send_now(&mut self, now: Instant, route: Route, range: Range<usize>) {
-        let Some(socket) = self.ports.get(route.port) else {
+        let Some((socket, to)) = self.ports.way(route) else {
             self.shard.not_sent(route, 1, range.len(), DropReason::StalePort);
             return;
         };
         let bytes = self.shard.bytes(range);
         let len = bytes.len();
-        let mut result = send(socket, route.to, bytes);
+        let mut result = send(socket, to, bytes);
         if result == Err(libc::ECONNREFUSED) {
-            result = send(socket, route.to, bytes); // See `repeat`.
+            result = send(socket, to, bytes); // See `repeat`.
         }
         self.shard.io().syscalls += 1;
         match result {
@@ -196,6 +221,13 @@ impl Lane {
         if let (Port::Session(session), true) = (route.port, says_something) {
             self.shard.port_failed(now, session, port_error(errno));
         }
+    }
+
+    /// Opens and gives up sockets of clients. The engine then does their changes, with this as its
+    /// last word in a turn.
+    pub(super) fn tend_clients(&mut self, now: Instant) {
+        self.ports.tend_clients(now);
+        self.shard.io().client_sockets = self.ports.clients.len() as u64;
     }
 
     /// Takes events to control, and once a second the kernel's drop counters to the shard; then it
@@ -243,7 +275,8 @@ impl Lane {
         let upkeep = self.upkeep_due.saturating_duration_since(now);
         let shard = self.shard.poll_timeout().map(|due| due.saturating_duration_since(now));
         let events = self.events_wait.then_some(EVENT_RETRY);
-        [shard, events].into_iter().flatten().fold(upkeep, Duration::min)
+        let clients = self.ports.clients.patience(now);
+        [shard, events, clients].into_iter().flatten().fold(upkeep, Duration::min)
     }
 }
 
@@ -263,6 +296,13 @@ impl<'a> Train<'a> {
         let Ancillary { segment, local } = Ancillary::parse(control);
         let segment = segment.filter(|size| *size > 0).unwrap_or(payload.len());
         Self { port, source, local, segment, rest: Some(payload) }
+    }
+
+    /// The same as it would have come through the listener, for a socket that has no word on the
+    /// address that was hit because it is always the same.
+    pub(super) fn hit(mut self, local: Option<IpAddr>) -> Self {
+        self.local = self.local.or(local);
+        self
     }
 
     /// Datagrams that `next` has not yielded yet.

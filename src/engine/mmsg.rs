@@ -17,10 +17,12 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use super::EngineError;
+use super::clients::ClientChange;
 use super::cmsg::Ancillary;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::memory::Mapping;
 use super::nap::Napper;
+use super::ports::{Arrival, Inlet};
 use super::send::{SEND_FLAGS, empty_header, last_errno};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -46,7 +48,8 @@ impl Mmsg {
         watch(&epoll, &lane.commands, Token::Mailbox).map_err(epoll_error)?;
         for port in lane.ports.listeners() {
             if let Some(socket) = lane.ports.get(port) {
-                watch(&epoll, socket, Token::Receive(port)).map_err(epoll_error)?;
+                let token = Token::Receive(Inlet::Port(port));
+                watch(&epoll, socket, token).map_err(epoll_error)?;
             }
         }
         let napper = lane.may_gather().then(Napper::new);
@@ -72,6 +75,7 @@ impl Mmsg {
             self.lane.shard.handle_timeout(now);
             self.act(now);
             self.lane.look_after(now);
+            self.tend_clients(now);
         }
         Ok(())
     }
@@ -104,7 +108,7 @@ impl Mmsg {
 
     fn turn(&mut self, now: Instant, token: Token, pool: &mut Pool) -> Result<(), EngineError> {
         match token {
-            Token::Receive(port) => self.receive(now, port, pool),
+            Token::Receive(inlet) => self.receive(now, inlet, pool),
             Token::Mailbox => {
                 self.obey(now);
                 Ok(())
@@ -113,9 +117,9 @@ impl Mmsg {
         }
     }
 
-    fn receive(&mut self, now: Instant, port: Port, pool: &mut Pool) -> Result<(), EngineError> {
+    fn receive(&mut self, now: Instant, inlet: Inlet, pool: &mut Pool) -> Result<(), EngineError> {
         // A port that was closed in this turn is not there.
-        let Some(socket) = self.lane.ports.get(port) else {
+        let Some(socket) = self.lane.ports.inlet(inlet) else {
             return Ok(());
         };
         let socket = socket.raw();
@@ -127,32 +131,34 @@ impl Mmsg {
         match pool.receive(socket, self.lane.portion.receives()) {
             Ok(slots) => {
                 self.has_more |= slots.len() == RECEIVES_MAX;
-                slots.for_each(|slot| self.hand_over(now, port, pool.received(slot)));
+                slots.for_each(|slot| self.hand_over(now, inlet, pool.received(slot)));
                 Ok(())
             }
-            Err(errno) => self.receive_failed(now, port, errno),
+            Err(errno) => self.receive_failed(now, inlet, errno),
         }
     }
 
     /// Hands the datagrams of a buffer to the shard, one by one.
-    fn hand_over(&mut self, now: Instant, port: Port, received: Received<'_>) {
+    fn hand_over(&mut self, now: Instant, inlet: Inlet, received: Received<'_>) {
         self.lane.shard.io().receives += 1;
         self.lane.portion.note(received.payload.len());
-        let Some(socket) = self.lane.ports.get(port) else {
+        let Some(Arrival { port, source, local }) = self.lane.ports.arrival(inlet) else {
             self.lane.shard.dropped(DropReason::StalePort, 1);
             return;
         };
-        let source = socket.origin.or_else(|| sockaddr::decode(received.name));
+        let source = source.or_else(|| sockaddr::decode(received.name));
         let Some(source) = source.filter(|_| !received.is_truncated) else {
             self.lane.shard.dropped(DropReason::Truncated, 1);
             return;
         };
-        let mut train = Train::new(port, source, received.control, received.payload);
+        let train = Train::new(port, source, received.control, received.payload);
+        let mut train = train.hit(local);
+        let mut is_lent = false;
         while let Some(datagram) = train.next() {
             if self.lane.batch.is_full() {
                 self.flush(now);
             }
-            self.lane.handle(now, datagram);
+            is_lent |= self.lane.handle(now, datagram);
             if self.lane.shard.has_actions() {
                 self.act(now);
                 if self.lane.ports.get(port).is_none() {
@@ -161,14 +167,25 @@ impl Mmsg {
                 }
             }
         }
+        if is_lent && matches!(inlet, Inlet::Port(_)) {
+            self.lane.count_receive(&train);
+        }
     }
 
-    fn receive_failed(&mut self, now: Instant, port: Port, errno: i32) -> Result<(), EngineError> {
+    fn receive_failed(
+        &mut self,
+        now: Instant,
+        inlet: Inlet,
+        errno: i32,
+    ) -> Result<(), EngineError> {
         let failure = self.lane.receive_failed(errno);
-        match (failure, port) {
+        match (failure, inlet) {
             (ReceiveFailure::None | ReceiveFailure::Passing, _)
-            | (ReceiveFailure::Peer, Port::Listener(_)) => Ok(()),
-            (ReceiveFailure::Peer | ReceiveFailure::Lasting, Port::Session(session)) => {
+            | (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_)) | Inlet::Client(_)) => Ok(()),
+            (
+                ReceiveFailure::Peer | ReceiveFailure::Lasting,
+                Inlet::Port(port @ Port::Session(session)),
+            ) => {
                 if failure == ReceiveFailure::Lasting
                     && let Some(socket) = self.lane.ports.get(port)
                 {
@@ -179,8 +196,12 @@ impl Mmsg {
                 self.act(now);
                 Ok(())
             }
-            (ReceiveFailure::Lasting, Port::Listener(_)) => {
+            (ReceiveFailure::Lasting, Inlet::Port(Port::Listener(_))) => {
                 Err(EngineError::Poll(io::Error::from_raw_os_error(errno)))
+            }
+            (ReceiveFailure::Lasting, Inlet::Client(id)) => {
+                self.lane.ports.clients.receive_failed(id);
+                Ok(())
             }
         }
     }
@@ -224,7 +245,21 @@ impl Mmsg {
             return Err(PortError::Exhausted);
         };
         // ENOSPC: the limit on watches (fs.epoll.max_user_watches). ENOMEM: no memory for one.
-        watch(&self.epoll, socket, Token::Receive(port)).map_err(|_| PortError::Exhausted)
+        let token = Token::Receive(Inlet::Port(port));
+        watch(&self.epoll, socket, token).map_err(|_| PortError::Exhausted)
+    }
+
+    /// Opens and gives up sockets of clients. Closing a descriptor takes it out of epoll.
+    fn tend_clients(&mut self, now: Instant) {
+        self.lane.tend_clients(now);
+        while let Some(change) = self.lane.ports.clients.next_change() {
+            let ClientChange::Receive(id) = change else { continue };
+            let inlet = Inlet::Client(id);
+            let Some(socket) = self.lane.ports.inlet(inlet) else { continue };
+            if watch(&self.epoll, socket, Token::Receive(inlet)).is_err() {
+                self.lane.ports.clients.receive_failed(id);
+            }
+        }
     }
 
     /// Sends what is queued, now. The buffers stay as they are until the turn ends.

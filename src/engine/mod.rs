@@ -12,7 +12,9 @@
 //! timeouts, actions, events                   Lane
 //! ```
 
+mod clients;
 mod cmsg;
+mod demand;
 mod gather;
 mod gso;
 mod lane;
@@ -26,6 +28,7 @@ mod send;
 mod sockaddr;
 mod socket;
 mod sockopt;
+mod steer;
 mod thread;
 mod token;
 mod tokio_uring;
@@ -163,6 +166,44 @@ pub struct Settings {
     /// How long datagrams may be gathered while that pays, in whole microseconds; `None`: none
     /// waits.
     pub batch_wait: Option<Duration>,
+    /// Sockets of single clients.
+    pub clients: ClientSockets,
+}
+
+/// How many clients of a shard may have sockets of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientSockets {
+    /// Sockets of one shard at the same time. It has to be 0 where a listener's group is not
+    /// steered ([`ListenerGroup::is_steered`]).
+    pub max: u16,
+    /// Shards that share the listeners' addresses.
+    pub shards: u16,
+    /// A shard opens none above so many sockets, those of sessions included, and gives up all that
+    /// it has.
+    pub descriptors_max: u32,
+    /// How long traffic is counted before it is judged; five windows of silence end a socket.
+    pub window: Duration,
+}
+
+impl ClientSockets {
+    /// No client has a socket.
+    pub const NONE: Self =
+        Self { max: 0, shards: 1, descriptors_max: 0, window: Duration::from_secs(1) };
+
+    /// For one of `shards` shards in a process that may have `descriptors` for sockets of sessions
+    /// and clients.
+    ///
+    /// With 128 connected sockets behind an address the datagram of a client that has none costs
+    /// 800 ns more, with 32 of them 100 ns; that search goes over the sockets of all shards.
+    pub fn of_shard(shards: u16, descriptors: u32) -> Self {
+        let shards = shards.max(1);
+        Self {
+            max: (CLIENT_SOCKETS_MAX / shards).max(1),
+            shards,
+            descriptors_max: descriptors / u32::from(shards),
+            ..Self::NONE
+        }
+    }
 }
 
 impl Default for Settings {
@@ -174,6 +215,7 @@ impl Default for Settings {
             completions_max: 1 << 16, // The most that the kernel makes.
             socket_buffer_bytes: 4 << 20,
             batch_wait: None,
+            clients: ClientSockets::NONE,
         }
     }
 }
@@ -218,6 +260,9 @@ pub fn memory_per_session(engine: Engine, offloads: Offloads) -> usize {
         Engine::TokioUring => 2 * Settings::payload_bytes(offloads.gro),
     }
 }
+
+/// Sockets of clients in a process.
+const CLIENT_SOCKETS_MAX: u16 = 128;
 
 /// Entries that a buffer ring can have.
 const BUFFERS_MAX: u16 = 1 << 15;

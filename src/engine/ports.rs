@@ -1,22 +1,44 @@
 //! The sockets of one shard, found by the names that the shard uses.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Instant;
 
-use super::EngineError;
+use super::clients::{ClientId, Clients, SocketOptions};
 use super::sockaddr::Family;
 use super::socket::open_port;
 use super::sockopt::drops;
+use super::{ClientSockets, EngineError};
 use crate::shard::SessionKey;
-use crate::shard::{ListenerIndex, Port, PortError};
+use crate::shard::{ListenerIndex, Peer, Port, PortError, Route};
 
-/// Listeners by position, session ports by slot.
+/// Listeners by position, session ports by slot, and sockets of clients beside the listeners.
 pub(super) struct Ports {
     listeners: Vec<Listener>,
     sessions: Vec<Option<SessionPort>>,
-    gso: bool,
-    gro: bool,
-    buffer_bytes: usize,
+    /// Session ports that are open.
+    sessions_open: usize,
+    pub(super) clients: Clients,
+    options: SocketOptions,
+}
+
+/// A socket that datagrams arrive at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inlet {
+    /// One that the shard knows.
+    Port(Port),
+    /// A client's own. What arrives there is handed over as the listener's.
+    Client(ClientId),
+}
+
+/// What a socket says about everything that arrives there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) port: Port,
+    /// Of a session's port; elsewhere the datagram says so.
+    pub(super) source: Option<SocketAddr>,
+    /// Of a client's socket beside a listener that is bound to all addresses.
+    pub(super) local: Option<IpAddr>,
 }
 
 /// A socket, and what has to be known in order to send from it.
@@ -32,8 +54,12 @@ pub(super) struct PortSocket {
     pub(super) origin: Option<SocketAddr>,
 }
 
-struct Listener {
-    socket: PortSocket,
+pub(super) struct Listener {
+    pub(super) socket: PortSocket,
+    /// As it is bound.
+    pub(super) address: SocketAddr,
+    /// Receives so far.
+    pub(super) received: u64,
     /// The kernel's counter as it stood when it was last read.
     drops_seen: u32,
 }
@@ -48,9 +74,9 @@ impl Ports {
     pub(super) fn new(
         listeners: Vec<UdpSocket>,
         sessions_max: u32,
-        gso: bool,
-        gro: bool,
-        buffer_bytes: usize,
+        clients: ClientSockets,
+        options: SocketOptions,
+        now: Instant,
     ) -> Result<Self, EngineError> {
         let listeners = listeners.into_iter().map(|socket| {
             let address = socket.local_addr().map_err(EngineError::socket("getsockname"))?;
@@ -58,14 +84,16 @@ impl Ports {
                 fd: socket.into(),
                 family: Family::of(address),
                 is_wildcard: address.ip().is_unspecified(),
-                segments: gso,
+                segments: options.gso,
                 origin: None,
             };
-            Ok(Listener { drops_seen: drops(&socket.fd).unwrap_or_default(), socket })
+            let drops_seen = drops(&socket.fd).unwrap_or_default();
+            Ok(Listener { socket, address, received: 0, drops_seen })
         });
         let listeners = listeners.collect::<Result<_, EngineError>>()?;
         let sessions = (0..sessions_max).map(|_| None).collect();
-        Ok(Self { listeners, sessions, gso, gro, buffer_bytes })
+        let clients = Clients::new(clients, options, sessions_max, now);
+        Ok(Self { listeners, sessions, sessions_open: 0, clients, options })
     }
 
     pub(super) fn get(&self, port: Port) -> Option<&PortSocket> {
@@ -80,9 +108,49 @@ impl Ports {
         }
     }
 
+    /// The socket behind an inlet.
+    pub(super) fn inlet(&self, inlet: Inlet) -> Option<&PortSocket> {
+        match inlet {
+            Inlet::Port(port) => self.get(port),
+            Inlet::Client(id) => self.clients.get(id).map(|client| &client.socket),
+        }
+    }
+
+    /// Counts a receive, and says what its datagrams have in common.
+    pub(super) fn arrival(&mut self, inlet: Inlet) -> Option<Arrival> {
+        match inlet {
+            Inlet::Port(port) => {
+                if let Port::Listener(ListenerIndex(index)) = port
+                    && let Some(listener) = self.listeners.get_mut(usize::from(index))
+                {
+                    listener.received += 1;
+                }
+                let source = self.get(port)?.origin;
+                Some(Arrival { port, source, local: None })
+            }
+            Inlet::Client(id) => self.clients.arrival(id),
+        }
+    }
+
+    /// The socket that a route leaves from, and the receiver if it has to be named. For a client
+    /// that has a socket it is that one.
+    pub(super) fn way(&self, route: Route) -> Option<(&PortSocket, Option<Peer>)> {
+        if let Route { port: Port::Listener(listener), to: Some(peer) } = route
+            && let Some(socket) = self.clients.socket_of(listener, peer)
+        {
+            return Some((socket, None));
+        }
+        self.get(route.port).map(|socket| (socket, route.to))
+    }
+
+    /// Opens and gives up sockets of clients: see [`Clients::tend`].
+    pub(super) fn tend_clients(&mut self, now: Instant) {
+        self.clients.tend(now, &self.listeners, self.sessions_open);
+    }
+
     /// Sockets that there may be at once.
     pub(super) fn capacity(&self) -> u32 {
-        (self.listeners.len() + self.sessions.len()) as u32
+        (self.listeners.len() + self.sessions.len() + self.clients.capacity()) as u32
     }
 
     pub(super) fn listeners(&self) -> impl Iterator<Item = Port> + use<> {
@@ -95,17 +163,11 @@ impl Ports {
         origin: SocketAddr,
     ) -> Result<(), PortError> {
         let slot = self.sessions.get_mut(session.slot as usize).ok_or(PortError::Exhausted)?;
-        let socket = open_port(origin, self.gro, self.buffer_bytes)?;
-        *slot = Some(SessionPort {
-            generation: session.generation,
-            socket: PortSocket {
-                fd: socket.into(),
-                family: Family::of(origin),
-                is_wildcard: false,
-                segments: self.gso,
-                origin: Some(origin),
-            },
-        });
+        let SocketOptions { gso, gro, buffer_bytes, .. } = self.options;
+        let socket = open_port(origin, gro, buffer_bytes)?;
+        let socket = PortSocket::connected(socket.into(), Family::of(origin), gso, origin);
+        let before = slot.replace(SessionPort { generation: session.generation, socket });
+        self.sessions_open += usize::from(before.is_none());
         Ok(())
     }
 
@@ -113,6 +175,8 @@ impl Ports {
     pub(super) fn close(&mut self, session: SessionKey) -> Option<PortSocket> {
         let slot = self.sessions.get_mut(session.slot as usize)?;
         let port = slot.take_if(|port| port.generation == session.generation)?;
+        self.sessions_open -= 1;
+        self.clients.session_closed(session);
         Some(port.socket)
     }
 
@@ -156,11 +220,16 @@ impl Ports {
             let before = std::mem::replace(&mut listener.drops_seen, now);
             u64::from(now.wrapping_sub(before))
         });
-        news.sum()
+        news.sum::<u64>() + self.clients.new_overflows()
     }
 }
 
 impl PortSocket {
+    /// Of a socket whose only peer is `peer`.
+    pub(super) fn connected(fd: OwnedFd, family: Family, segments: bool, peer: SocketAddr) -> Self {
+        Self { fd, family, is_wildcard: false, segments, origin: Some(peer) }
+    }
+
     pub(super) fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -178,7 +247,9 @@ mod tests {
 
     fn ports() -> Ports {
         let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-        Ports::new(vec![listener], 2, true, false, 64 << 10).unwrap()
+        let options =
+            SocketOptions { gso: true, gro: false, buffer_bytes: 64 << 10, in_hand_max: 0 };
+        Ports::new(vec![listener], 2, ClientSockets::NONE, options, Instant::now()).unwrap()
     }
 
     fn key(slot: u32, generation: u32) -> SessionKey {

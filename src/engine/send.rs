@@ -36,6 +36,10 @@ impl Envelope {
         envelope
     }
 
+    fn is_empty(&self) -> bool {
+        self.name.len() == 0 && self.control.len() == 0
+    }
+
     /// The header that joins this envelope to `pieces`. It points at both.
     fn header(&self, pieces: &[iovec]) -> msghdr {
         let mut header = empty_header();
@@ -72,10 +76,10 @@ impl Envelopes {
     pub(super) fn fill(&mut self, batch: &Batch, ports: &Ports) {
         self.clear();
         for message in batch.messages() {
-            let socket = ports.get(message.route.port);
             let segment = (message.segments > 1).then_some(message.segment);
-            let envelope = socket.map(|socket| Envelope::new(socket, message.route.to, segment));
-            self.sockets.push(socket.map_or(NO_SOCKET, PortSocket::raw));
+            let way = ports.way(message.route);
+            let envelope = way.map(|(socket, to)| Envelope::new(socket, to, segment));
+            self.sockets.push(way.map_or(NO_SOCKET, |(socket, _)| socket.raw()));
             self.envelopes.push(envelope.unwrap_or(EMPTY));
         }
         for (message, envelope) in batch.messages().iter().zip(&self.envelopes) {
@@ -87,6 +91,11 @@ impl Envelopes {
     /// The descriptor that a message leaves from.
     pub(super) fn socket(&self, position: usize) -> Option<RawFd> {
         self.sockets.get(position).copied().filter(|fd| *fd != NO_SOCKET)
+    }
+
+    /// Whether a message has neither a receiver to name nor anything to say to the kernel.
+    pub(super) fn is_plain(&self, position: usize) -> bool {
+        self.envelopes.get(position).is_some_and(Envelope::is_empty)
     }
 
     /// The headers from `position` on that leave from the same socket, for `sendmmsg`.

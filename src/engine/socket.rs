@@ -1,5 +1,6 @@
 //! Opens sockets: the group that clients send to, one socket per shard, and the ports of sessions.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -10,14 +11,17 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::EngineError;
-use super::sockopt::{coalesce_receives, steer_by_cpu, tell_local_v4, tell_local_v6};
+use super::sockaddr::mapped;
+use super::sockopt::{coalesce_receives, tell_local_v4, tell_local_v6};
+use super::steer::steer;
 use crate::config::{Listen, Steer};
 use crate::shard::PortError;
 
 /// The sockets of one listener: as many as there are shards, all bound to one address.
 ///
-/// The kernel spreads clients over them by the hash of the four-tuple. Opening or closing a member
-/// later moves clients between shards, so all are opened before traffic and stay until the end.
+/// A program spreads clients over them, by their addresses or by the CPU that took the packet. All
+/// are opened before traffic and stay until the end; what joins the group later is a connected
+/// socket of one client, which the program does not choose.
 #[derive(Debug)]
 pub struct ListenerGroup {
     /// With the port that the kernel chose, where it was asked to.
@@ -26,6 +30,9 @@ pub struct ListenerGroup {
     pub sockets: Vec<UdpSocket>,
     /// What the kernel granted.
     pub buffers: SocketBuffers,
+    /// The program is in place, so that connected sockets may come and go. Without it the kernel
+    /// spreads clients by a hash of its own, and each change of the group would move clients.
+    pub is_steered: bool,
 }
 
 /// Room for queued datagrams in one socket, in bytes as they were asked for.
@@ -82,8 +89,8 @@ impl ListenerGroup {
                 None => group = Some(Self::of(socket)?),
             }
         }
-        if let (Some(group), Steer::Cpu) = (&group, options.steer) {
-            group.steer(options.cpus)?;
+        if let Some(group) = &mut group {
+            group.steer(options)?;
         }
         Ok(group)
     }
@@ -91,16 +98,67 @@ impl ListenerGroup {
     fn of(socket: UdpSocket) -> Result<Self, EngineError> {
         let address = socket.local_addr().map_err(EngineError::socket("getsockname"))?;
         let buffers = granted(&socket).map_err(EngineError::socket("getsockopt SO_RCVBUF"))?;
-        Ok(Self { address, sockets: vec![socket], buffers })
+        Ok(Self { address, sockets: vec![socket], buffers, is_steered: false })
     }
 
-    fn steer(&self, cpus: &[Option<usize>]) -> Result<(), EngineError> {
-        let pinned: Option<Vec<usize>> = cpus.iter().copied().collect();
-        let (Some(pinned), Some(first)) = (pinned, self.sockets.first()) else {
-            return Err(EngineError::SteerUnpinned);
+    fn steer(&mut self, options: GroupOptions<'_>) -> Result<(), EngineError> {
+        let Some(first) = self.sockets.first() else {
+            return Ok(());
         };
-        steer_by_cpu(first, &pinned).map_err(|source| EngineError::Steer { source })
+        // Nobody outside may know which shard an address leads to.
+        let seed = RandomState::new().hash_one(self.address) as u32;
+        let members = self.sockets.len();
+        match options.steer {
+            Steer::Cpu => {
+                let pinned: Option<Vec<usize>> = options.cpus.iter().copied().collect();
+                let pinned = pinned.ok_or(EngineError::SteerUnpinned)?;
+                steer(first, members, Some(&pinned), seed)
+                    .map_err(|source| EngineError::Steer { source })?;
+            }
+            Steer::Hash => {
+                if let Err(error) = steer(first, members, None, seed) {
+                    tracing::warn!(
+                        address = %self.address,
+                        %error,
+                        "the kernel refuses the program that spreads clients: no client gets a \
+                         socket of its own"
+                    );
+                    return Ok(());
+                }
+            }
+        }
+        self.is_steered = true;
+        Ok(())
     }
+}
+
+/// Opens a socket that shares the address of a listener and is connected to one of its clients, so
+/// that it gets what that client sends.
+///
+/// `listener` is the address as it is bound, not the one that the client has hit: a socket bound to
+/// the latter would take everybody's datagrams until it is connected.
+pub(super) fn open_client(
+    listener: SocketAddr,
+    client: SocketAddr,
+    gro: bool,
+    bytes: usize,
+) -> io::Result<Socket> {
+    let socket = unbound(listener)?;
+    socket.set_reuse_port(true)?;
+    // Smaller queues drop earlier; that is no reason to go without.
+    let _ = ask_for_buffers(&socket, bytes);
+    if gro {
+        coalesce_receives(&socket)?;
+    }
+    socket.bind(&listener.into())?;
+    let client = match client {
+        SocketAddr::V4(v4) if listener.is_ipv6() => {
+            SocketAddr::from((mapped((*v4.ip()).into()), v4.port()))
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => client,
+    };
+    socket.connect(&client.into())?;
+    Ok(socket)
 }
 
 /// Opens a port of a session: connected, so that the kernel passes on what the origin sends and

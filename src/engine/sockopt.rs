@@ -28,6 +28,15 @@ pub(super) fn tell_local_v6(socket: impl AsFd) -> io::Result<()> {
 /// Datagrams that the socket has dropped since it was opened, nearly always because its queue was
 /// full; wraps.
 pub(super) fn drops(socket: impl AsFd) -> io::Result<u32> {
+    memory_info(socket, libc::SK_MEMINFO_DROPS)
+}
+
+/// Bytes that queued datagrams take in the kernel's books.
+pub(super) fn queued_bytes(socket: impl AsFd) -> io::Result<u32> {
+    memory_info(socket, libc::SK_MEMINFO_RMEM_ALLOC)
+}
+
+fn memory_info(socket: impl AsFd, field: i32) -> io::Result<u32> {
     let mut info = [0_u32; 16];
     let mut len = size_of_val(&info) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
@@ -38,39 +47,20 @@ pub(super) fn drops(socket: impl AsFd) -> io::Result<u32> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(info.get(libc::SK_MEMINFO_DROPS as usize).copied().unwrap_or_default())
+    Ok(info.get(field as usize).copied().unwrap_or_default())
 }
 
-/// Makes the kernel choose a socket of the group by the CPU that took the packet. Since Linux 4.5.
-///
-/// Position `n` of `cpus` names the CPU of socket `n`, in the order in which the sockets were
-/// bound. A packet that another CPU took goes where the hash sends it. The program belongs to the
-/// whole group.
-pub(super) fn steer_by_cpu(socket: impl AsFd, cpus: &[usize]) -> io::Result<()> {
-    let mut program = steering_program(cpus);
+/// Gives the group that the socket belongs to a program that chooses a member for each datagram.
+/// Since Linux 4.5.
+pub(super) fn attach_group_program(
+    socket: impl AsFd,
+    program: &mut [libc::sock_filter],
+) -> io::Result<()> {
     let filter = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_mut_ptr(),
     };
     set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
-}
-
-/// Load the CPU; for each shard: is it this one? then its position; else a position that no socket
-/// has.
-fn steering_program(cpus: &[usize]) -> Vec<libc::sock_filter> {
-    let load_cpu = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
-    let mut program = vec![instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, load_cpu)];
-    for (position, cpu) in cpus.iter().enumerate() {
-        program.push(instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, *cpu as u32));
-        program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, position as u32));
-    }
-    program.push(instruction(libc::BPF_RET | libc::BPF_K, 0, u32::MAX));
-    program
-}
-
-/// `skip`: instructions that a false comparison jumps over.
-fn instruction(code: u32, skip: u8, k: u32) -> libc::sock_filter {
-    libc::sock_filter { code: code as u16, jt: 0, jf: skip, k }
 }
 
 fn set<T>(socket: impl AsFd, level: i32, name: i32, value: &T) -> io::Result<()> {
@@ -97,12 +87,5 @@ mod tests {
             sender.send_to(&[0; 1316], receiver.local_addr().unwrap()).unwrap();
         }
         assert!(drops(&receiver).unwrap() > 0);
-    }
-
-    #[test]
-    fn the_steering_program_answers_with_the_position_of_the_cpu() {
-        let program = steering_program(&[4, 9]);
-        let summary: Vec<_> = program.iter().map(|i| (i.jf, i.k)).collect();
-        assert_eq!(summary[1..], [(1, 4), (0, 0), (1, 9), (0, 1), (0, u32::MAX)]);
     }
 }

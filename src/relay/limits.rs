@@ -3,6 +3,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Listen};
+use crate::engine::ClientSockets;
 use crate::shard::Limits;
 
 /// Limits that were asked for and cannot be had.
@@ -69,6 +70,15 @@ pub(super) fn sessions_max(config: &Config, shards: usize) -> Result<u32, Limits
             possible,
         }),
     }
+}
+
+/// Sockets that clients of one shard may have beside the listener: some, while three quarters of the
+/// descriptors are not used up.
+pub(super) fn client_sockets(config: &Config, shards: usize) -> ClientSockets {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_UNLIMITED);
+    let descriptors = (descriptors / 4 * 3).saturating_sub(Reserve::of(config, shards).own);
+    let of_process = u32::try_from(descriptors).unwrap_or(u32::MAX);
+    ClientSockets::of_shard(u16::try_from(shards).unwrap_or(u16::MAX), of_process)
 }
 
 /// The descriptors that are not for sessions.

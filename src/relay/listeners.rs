@@ -19,6 +19,7 @@ struct MediaListener {
     protocol: Protocol,
     address: SocketAddr,
     buffers: SocketBuffers,
+    is_steered: bool,
     /// Of the shards that have not been given theirs, in order.
     sockets: IntoIter<UdpSocket>,
 }
@@ -29,9 +30,9 @@ impl MediaListeners {
         let mut listeners = Vec::new();
         for (protocol, listen) in wanted {
             if let Some(group) = ListenerGroup::open(listen, options)? {
-                let ListenerGroup { address, sockets, buffers } = group;
+                let ListenerGroup { address, sockets, buffers, is_steered } = group;
                 let sockets = sockets.into_iter();
-                listeners.push(MediaListener { protocol, address, buffers, sockets });
+                listeners.push(MediaListener { protocol, address, buffers, is_steered, sockets });
             }
         }
         Ok(Self(listeners))
@@ -51,6 +52,11 @@ impl MediaListeners {
     /// What the kernel granted, the same for each group.
     pub(super) fn buffers(&self) -> Option<SocketBuffers> {
         self.0.first().map(|listener| listener.buffers)
+    }
+
+    /// Whether sockets of clients may join every group.
+    pub(super) fn are_steered(&self) -> bool {
+        self.0.iter().all(|listener| listener.is_steered)
     }
 
     /// The sockets of the next shard, one of each group.

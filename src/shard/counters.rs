@@ -129,4 +129,6 @@ pub struct IoCounters {
     pub gather_waits: u64,
     /// Receives that those have brought.
     pub gathered_receives: u64,
+    /// Sockets of single clients, now.
+    pub client_sockets: u64,
 }

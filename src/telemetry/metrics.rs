@@ -255,6 +255,9 @@ impl Snapshot {
         out.counters("shard_cpu_seconds", "CPU time of the shard's thread", cpu)?;
         let up = shards().map(|(name, shard)| ([("shard", name.as_str())], u64::from(shard.is_up)));
         out.gauges("shard_up", "Whether the shard answered this scrape", up)?;
+        let sockets = shards()
+            .map(|(name, shard)| ([("shard", name.as_str())], shard.counters.io.client_sockets));
+        out.gauges("client_sockets", "Clients that have a socket of their own", sockets)?;
         let build = [("version", self.version), ("engine", self.engine)];
         out.gauges("build_info", "What runs", [(build, 1)])
     }

@@ -20,10 +20,12 @@ use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use libc::msghdr;
 
+use super::clients::ClientChange;
 use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::nap::Napper;
+use super::ports::{Arrival, Inlet};
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
 use super::socket::port_error;
@@ -92,12 +94,14 @@ impl<'pool> Uring<'pool> {
         registered.map_err(EngineError::Ring)?;
         // A thread that waits for packets is idle and not waiting for a disk. Since Linux 6.15.
         let no_iowait = ring.params().is_feature_no_iowait().then_some(EnterFlags::NO_IOWAIT);
-        let listeners = lane.ports.listeners().map(Token::Receive);
+        let listeners = lane.ports.listeners().map(|port| Token::Receive(Inlet::Port(port)));
+        let mut unarmed = Vec::with_capacity(lane.ports.capacity() as usize + 1);
+        unarmed.extend(listeners.chain([Token::Mailbox]));
         let mut uring = Self {
             held: Vec::with_capacity(pool.count().into()),
             arrived: VecDeque::with_capacity(ring.params().cq_entries() as usize),
             failed: Vec::with_capacity(Batch::DATAGRAMS_MAX),
-            unarmed: listeners.chain([Token::Mailbox]).collect(),
+            unarmed,
             armed: 0,
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
@@ -125,6 +129,7 @@ impl<'pool> Uring<'pool> {
             self.lane.shard.handle_timeout(now);
             self.act(now)?;
             self.lane.look_after(now);
+            self.tend_clients(now)?;
         }
         self.close(now)
     }
@@ -175,7 +180,7 @@ impl<'pool> Uring<'pool> {
     fn complete(&mut self, now: Instant, completion: &cqueue::Entry) -> Result<(), EngineError> {
         let token = Token::decode(completion.user_data());
         let goes_on = match token {
-            Token::Receive(port) => self.received(now, port, completion)?,
+            Token::Receive(inlet) => self.received(now, inlet, completion)?,
             Token::Mailbox => {
                 self.obey(now)?;
                 true
@@ -193,11 +198,11 @@ impl<'pool> Uring<'pool> {
         Ok(())
     }
 
-    /// Whether the port goes on receiving.
+    /// Whether the inlet goes on receiving.
     fn received(
         &mut self,
         now: Instant,
-        port: Port,
+        inlet: Inlet,
         completion: &cqueue::Entry,
     ) -> Result<bool, EngineError> {
         let result = completion.result();
@@ -207,10 +212,10 @@ impl<'pool> Uring<'pool> {
         let buffer = buffer.map(|id| unsafe { self.pool.take(id, len) });
         match buffer {
             Some(buffer) if result >= 0 => {
-                self.hand_over(now, port, buffer)?;
+                self.hand_over(now, inlet, buffer)?;
                 Ok(true)
             }
-            Some(_) | None => self.receive_failed(now, port, -result),
+            Some(_) | None => self.receive_failed(now, inlet, -result),
         }
     }
 
@@ -218,30 +223,27 @@ impl<'pool> Uring<'pool> {
     fn hand_over(
         &mut self,
         now: Instant,
-        port: Port,
+        inlet: Inlet,
         buffer: Buffer<'pool>,
     ) -> Result<(), EngineError> {
         self.lane.shard.io().receives += 1;
         self.lane.portion.note(buffer.bytes().len());
-        let Some(socket) = self.lane.ports.get(port) else {
+        let Some(Arrival { port, source: fixed, local }) = self.lane.ports.arrival(inlet) else {
             self.lane.shard.dropped(DropReason::StalePort, 1);
             return Ok(());
         };
-        let layout = match port {
-            Port::Listener(_) => &self.listener_layout,
-            Port::Session(_) => &self.session_layout,
-        };
-        let message = RecvMsgOut::parse(buffer.bytes(), layout);
+        let message = RecvMsgOut::parse(buffer.bytes(), self.layout(inlet));
         let message = message.ok().filter(|message| {
             // Without its segment size a train would pass for one datagram.
             !message.is_payload_truncated() && !message.is_control_data_truncated()
         });
         let source = message.as_ref().and_then(|message| sockaddr::decode(message.name_data()));
-        let Some((message, source)) = message.zip(socket.origin.or(source)) else {
+        let Some((message, source)) = message.zip(fixed.or(source)) else {
             self.lane.shard.dropped(DropReason::Truncated, 1);
             return Ok(());
         };
-        let mut train = Train::new(port, source, message.control_data(), message.payload_data());
+        let train = Train::new(port, source, message.control_data(), message.payload_data());
+        let mut train = train.hit(local);
         let mut is_lent = false;
         while let Some(datagram) = train.next() {
             if self.lane.batch.is_full() {
@@ -257,16 +259,19 @@ impl<'pool> Uring<'pool> {
             }
         }
         if is_lent {
+            if matches!(inlet, Inlet::Port(_)) {
+                self.lane.count_receive(&train);
+            }
             self.held.push(buffer);
         }
         Ok(())
     }
 
-    /// Whether the port goes on receiving.
+    /// Whether the inlet goes on receiving.
     fn receive_failed(
         &mut self,
         now: Instant,
-        port: Port,
+        inlet: Inlet,
         errno: i32,
     ) -> Result<bool, EngineError> {
         if errno == libc::ENOBUFS {
@@ -275,17 +280,23 @@ impl<'pool> Uring<'pool> {
             return Ok(true);
         }
         let failure = self.lane.receive_failed(errno);
-        match (failure, port) {
+        match (failure, inlet) {
             (ReceiveFailure::None | ReceiveFailure::Passing, _) => {}
-            (ReceiveFailure::Peer | ReceiveFailure::Lasting, Port::Session(session)) => {
+            (
+                ReceiveFailure::Peer | ReceiveFailure::Lasting,
+                Inlet::Port(port @ Port::Session(session)),
+            ) => {
                 if self.lane.ports.get(port).is_some() {
                     self.lane.shard.port_failed(now, session, port_error(errno));
                     self.act(now)?;
                 }
             }
-            (ReceiveFailure::Peer, Port::Listener(_)) => {}
-            (ReceiveFailure::Lasting, Port::Listener(_)) => {
+            (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_)) | Inlet::Client(_)) => {}
+            (ReceiveFailure::Lasting, Inlet::Port(Port::Listener(_))) => {
                 return Err(EngineError::Ring(io::Error::from_raw_os_error(errno)));
+            }
+            (ReceiveFailure::Lasting, Inlet::Client(id)) => {
+                self.lane.ports.clients.receive_failed(id);
             }
         }
         Ok(failure != ReceiveFailure::Lasting)
@@ -320,7 +331,7 @@ impl<'pool> Uring<'pool> {
                 Action::Open { session, origin } => {
                     let result = self.lane.ports.open(session, origin);
                     if result.is_ok() {
-                        self.unarmed.push(Token::Receive(Port::Session(session)));
+                        self.unarmed.push(Token::Receive(Inlet::Port(Port::Session(session))));
                     }
                     self.lane.shard.port_opened(now, session, result);
                 }
@@ -336,7 +347,23 @@ impl<'pool> Uring<'pool> {
         if self.lane.ports.close(session).is_none() {
             return Ok(());
         }
-        let token = Token::Receive(Port::Session(session)).encode();
+        self.cancel(Inlet::Port(Port::Session(session)))
+    }
+
+    /// Opens and gives up sockets of clients.
+    fn tend_clients(&mut self, now: Instant) -> Result<(), EngineError> {
+        self.lane.tend_clients(now);
+        while let Some(change) = self.lane.ports.clients.next_change() {
+            match change {
+                ClientChange::Receive(id) => self.unarmed.push(Token::Receive(Inlet::Client(id))),
+                ClientChange::Closed(id) => self.cancel(Inlet::Client(id))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, inlet: Inlet) -> Result<(), EngineError> {
+        let token = Token::Receive(inlet).encode();
         self.push(&opcode::AsyncCancel::new(token).build(), Token::Cancel)
     }
 
@@ -409,7 +436,7 @@ impl<'pool> Uring<'pool> {
         let socket = Fd(self.lane.envelopes.socket(position)?);
         let message = self.lane.batch.messages().get(position)?;
         let single = single_piece(&self.lane.batch, message);
-        let entry = match single.filter(|_| message.route.to.is_none()) {
+        let entry = match single.filter(|_| self.lane.envelopes.is_plain(position)) {
             // The cheaper operation, where there is neither a receiver to name nor anything to cut.
             Some(piece) => opcode::Send::new(socket, piece.iov_base.cast(), piece.iov_len as u32)
                 .flags(SEND_FLAGS)
@@ -434,17 +461,21 @@ impl<'pool> Uring<'pool> {
 
     /// `None` for a port that has been closed.
     fn arm_entry(&self, token: Token) -> Option<squeue::Entry> {
-        let Token::Receive(port) = token else {
+        let Token::Receive(inlet) = token else {
             let eventfd = Fd(self.lane.commands.as_fd().as_raw_fd());
             return Some(opcode::PollAdd::new(eventfd, libc::POLLIN as u32).multi(true).build());
         };
-        let layout = match port {
-            Port::Listener(_) => &self.listener_layout,
-            Port::Session(_) => &self.session_layout,
-        };
-        let socket = Fd(self.lane.ports.get(port)?.raw());
-        let layout = &raw const **layout;
+        let socket = Fd(self.lane.ports.inlet(inlet)?.raw());
+        let layout = std::ptr::from_ref(self.layout(inlet));
         Some(opcode::RecvMsgMulti::new(socket, layout, probe::BUFFER_GROUP).build())
+    }
+
+    /// The ports of sessions need no room for names and addresses.
+    fn layout(&self, inlet: Inlet) -> &msghdr {
+        match inlet {
+            Inlet::Port(Port::Listener(_)) | Inlet::Client(_) => &self.listener_layout,
+            Inlet::Port(Port::Session(_)) => &self.session_layout,
+        }
     }
 
     /// Queues an operation that reports nothing when it succeeds.
