@@ -74,14 +74,14 @@ const BYTES: usize = 512 << 10;
 /// Receives in a portion of the largest trains.
 const TRAINS: usize = 12;
 
-/// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB, or nearly.
-const SMALL: usize = 32;
+/// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB.
+const SMALL: usize = 16;
 
 /// Datagrams per send from which on longer sends save next to nothing.
 const SEGMENTS_ENOUGH: usize = 16;
 
 /// So many small portions for a large one. A large one has some 400 datagrams of media.
-const TRIAL_EVERY: u32 = 128;
+const TRIAL_EVERY: u32 = 256;
 
 /// The largest payload of a receive.
 const TRAIN_MAX: usize = 64 << 10;
@@ -153,7 +153,7 @@ mod tests {
             portion.judge(&batch(SMALL, SMALL as u32));
             small += 1;
         }
-        assert_eq!(small, 127);
+        assert_eq!(small, TRIAL_EVERY - 1);
         portion.judge(&batch(393, 100));
         assert_eq!(portion.receives(), 393, "and stays large");
     }
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_batch_without_a_backlog_teaches_nothing() {
         let mut portion = after(1_332);
-        portion.judge(&batch(20, 20));
+        portion.judge(&batch(SMALL - 1, SMALL as u32 - 1));
         assert_eq!(portion.receives(), 393);
     }
 }
