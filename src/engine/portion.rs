@@ -35,9 +35,8 @@ impl Portion {
         if batch.len() < SMALL {
             return; // There was no backlog.
         }
-        let shares_routes = batch.len() * 4 >= batch.routes() * 5;
         self.scattered = match self.scattered {
-            _ if shares_routes => None,
+            _ if shares_routes(batch) => None,
             None => Some(1),
             Some(batches) => Some(batches.wrapping_add(1)),
         };
@@ -57,8 +56,7 @@ impl Portion {
         if self.is_small() {
             return batch.len() >= SMALL;
         }
-        let (datagrams, routes) = (batch.len(), batch.routes());
-        let sends_grow = datagrams >= 2 * routes && datagrams < SEGMENTS_ENOUGH * routes;
+        let sends_grow = shares_routes(batch) && batch.len() < SEGMENTS_ENOUGH * batch.routes();
         batch.bytes() >= BYTES && !sends_grow
     }
 
@@ -67,12 +65,16 @@ impl Portion {
     }
 }
 
-/// Of a second-level cache of 1 to 2 MiB, the rest of which goes to what the kernel copies from and
-/// to.
-const BYTES: usize = 512 << 10;
+/// Whether a fifth of the datagrams at least follow another of their route.
+fn shares_routes(batch: &Batch) -> bool {
+    batch.len() * 4 >= batch.routes() * 5
+}
+
+/// A part of the second-level cache; the rest goes to what the kernel copies from and to.
+const BYTES: usize = 256 << 10;
 
 /// Receives in a portion of the largest trains.
-const TRAINS: usize = 12;
+const TRAINS: usize = 6;
 
 /// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB.
 const SMALL: usize = 16;
@@ -80,7 +82,7 @@ const SMALL: usize = 16;
 /// Datagrams per send from which on longer sends save next to nothing.
 const SEGMENTS_ENOUGH: usize = 16;
 
-/// So many small portions for a large one. A large one has some 400 datagrams of media.
+/// So many small portions for a large one. A large one has some 200 datagrams of media.
 const TRIAL_EVERY: u32 = 256;
 
 /// The largest payload of a receive.
@@ -112,9 +114,9 @@ mod tests {
 
     #[test]
     fn a_portion_has_many_single_datagrams_and_few_trains() {
-        assert_eq!(after(1_332).receives(), 393);
+        assert_eq!(after(1_332).receives(), 196);
         assert_eq!(after(32 * 1_332).receives(), TRAINS);
-        assert!(after(100).receives() > 5_000);
+        assert!(after(100).receives() > 2_000);
     }
 
     #[test]
@@ -125,21 +127,21 @@ mod tests {
 
     #[test]
     fn what_fits_into_the_cache_is_not_enough() {
-        assert!(!Portion::new().is_enough(&batch(300, 300)));
-        assert!(!Portion::new().is_enough(&batch(300, 1)));
+        assert!(!Portion::new().is_enough(&batch(190, 190)));
+        assert!(!Portion::new().is_enough(&batch(190, 1)));
     }
 
     #[test]
     fn more_is_taken_while_it_makes_sends_longer() {
         assert!(Portion::new().is_enough(&batch(400, 400)));
-        assert!(!Portion::new().is_enough(&batch(400, 100)));
+        assert!(!Portion::new().is_enough(&batch(200, 100)));
         assert!(Portion::new().is_enough(&batch(1_600, 100)));
     }
 
     #[test]
     fn where_every_datagram_has_its_own_route_portions_are_small() {
         let mut portion = after(1_332);
-        portion.judge(&batch(393, 393));
+        portion.judge(&batch(196, 196));
         assert_eq!(portion.receives(), SMALL);
         assert!(portion.is_enough(&batch(SMALL, SMALL as u32)));
     }
@@ -147,21 +149,21 @@ mod tests {
     #[test]
     fn a_large_portion_now_and_then_finds_out_that_routes_are_shared() {
         let mut portion = after(1_332);
-        portion.judge(&batch(393, 393));
+        portion.judge(&batch(196, 196));
         let mut small = 0;
         while portion.receives() == SMALL {
             portion.judge(&batch(SMALL, SMALL as u32));
             small += 1;
         }
         assert_eq!(small, TRIAL_EVERY - 1);
-        portion.judge(&batch(393, 100));
-        assert_eq!(portion.receives(), 393, "and stays large");
+        portion.judge(&batch(196, 100));
+        assert_eq!(portion.receives(), 196, "and stays large");
     }
 
     #[test]
     fn a_batch_without_a_backlog_teaches_nothing() {
         let mut portion = after(1_332);
         portion.judge(&batch(SMALL - 1, SMALL as u32 - 1));
-        assert_eq!(portion.receives(), 393);
+        assert_eq!(portion.receives(), 196);
     }
 }

@@ -589,7 +589,7 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
 
 /// As many completions at once are taken for a sign that there are more: a portion of trains. A
 /// multishot receive takes 32 at once.
-const BACKLOG: usize = 12;
+const BACKLOG: usize = 6;
 
 /// Datagrams that a wait for several is satisfied with.
 const GATHERED_MAX: u32 = 64;
