@@ -128,9 +128,10 @@ impl Mmsg {
             pool.reuse();
         }
         self.lane.shard.io().syscalls += 1;
-        match pool.receive(socket, self.lane.portion.receives()) {
+        let most = self.lane.portion.receives().min(RECEIVES_MAX);
+        match pool.receive(socket, most) {
             Ok(slots) => {
-                self.has_more |= slots.len() == RECEIVES_MAX;
+                self.has_more |= slots.len() == most;
                 slots.for_each(|slot| self.hand_over(now, inlet, pool.received(slot)));
                 Ok(())
             }
@@ -365,10 +366,9 @@ impl Pool {
         self.used = 0;
     }
 
-    /// Fills up to `most` further slots, at most [`RECEIVES_MAX`], with what has arrived. Which, or
-    /// the errno.
+    /// Fills up to `most` further slots with what has arrived. Which, or the errno.
     pub(super) fn receive(&mut self, socket: RawFd, most: usize) -> Result<Range<usize>, i32> {
-        let (first, receives) = (self.used, most.min(RECEIVES_MAX));
+        let (first, receives) = (self.used, most);
         let slots = self.slots.iter_mut().skip(first);
         for (header, slot) in self.headers.iter_mut().skip(first).zip(slots).take(receives) {
             slot.address(&mut header.msg_hdr);

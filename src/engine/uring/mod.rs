@@ -141,7 +141,11 @@ impl<'pool> Uring<'pool> {
         }
         let patience = self.lane.patience(now);
         match self.lane.gather(now, patience) {
-            Some(window) if self.napper.is_none() => self.submit(Wait::Gather { window, patience }),
+            Some(window) if self.napper.is_none() => {
+                // What gathers must find room, however small the portions are.
+                self.pool.publish(2 * self.worth() as usize);
+                self.submit(Wait::Gather { window, patience })
+            }
             Some(window) => {
                 // What is queued does not wait with the thread.
                 self.submit(Wait::No)?;
