@@ -149,7 +149,7 @@ impl Relay {
                 buffer_bytes: settings.socket_buffer_bytes,
             },
         )?;
-        if media.are_steered() {
+        if media.are_steered() && resolved.engine.gives_clients_sockets() {
             settings.clients = limits::client_sockets(&config, cpus.len());
         }
         let system = listeners::open(config.system_listen, "--system-listen")?;

@@ -30,6 +30,20 @@ use ringway::shard::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// Without the reference engine, which neither waits for several datagrams nor gives clients sockets.
+macro_rules! on_each_engine_for_production {
+    ($($name:ident),+ $(,)?) => {
+        mod uring {
+            use ringway::engine::Engine;
+            $(#[test] fn $name() { super::$name(Engine::Uring); })+
+        }
+        mod mmsg {
+            use ringway::engine::Engine;
+            $(#[test] fn $name() { super::$name(Engine::Mmsg); })+
+        }
+    };
+}
+
 macro_rules! on_each_engine {
     ($($name:ident),+ $(,)?) => {
         mod uring {
@@ -75,6 +89,7 @@ on_each_engine! {
     events_wait_while_the_mailbox_of_control_is_full,
     a_shard_stops_while_datagrams_arrive_and_leaves_its_port_free,
     a_shard_that_cannot_be_pinned_does_not_start,
+    a_shard_without_traffic_sleeps,
 }
 
 fn a_flow_keeps_its_order_in_both_directions(engine: Engine) {
@@ -316,6 +331,18 @@ fn a_shard_stops_while_datagrams_arrive_and_leaves_its_port_free(engine: Engine)
         is_over.store(true, Ordering::Relaxed);
     });
     UdpSocket::bind(address).expect("the shard has closed its listener");
+}
+
+fn a_shard_without_traffic_sleeps(engine: Engine) {
+    let clients = ClientSockets::of_shard(128, 1, 10_000);
+    let rig = Rig::with(engine, Setup { clients, ..Setup::default() });
+    let before = rig.counters().io.wakeups;
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let patience = Timespec { tv_sec: 2, tv_nsec: 500_000_000 };
+    assert_eq!(poll(&mut [PollFd::new(&nobody, PollFlags::IN)], Some(&patience)).unwrap(), 0);
+    // Once a second for the kernel's drop counters and once for busy clients, and for the question.
+    let wakeups = rig.counters().io.wakeups - before;
+    assert!(wakeups < 20, "{wakeups} wake-ups in 2.5 s");
 }
 
 fn a_shard_that_cannot_be_pinned_does_not_start(engine: Engine) {

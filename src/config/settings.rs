@@ -402,8 +402,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_STEER",
         value: "HOW",
         group: Group::Engine,
-        help: "Which shard gets a client: hash (of the addresses) or cpu (the shard of the CPU \
-               that took the packet).",
+        help: "Which shard gets a client: hash (of its address), cpu (of its packets).",
         read: |config, text| set(&mut config.steer, values::word(text, STEERS)),
         show: |config| Some(values::show_word(config.steer, STEERS)),
         ..PLAIN
@@ -413,8 +412,7 @@ pub static SETTINGS: &[Setting] = &[
         variable: "RINGWAY_GSO",
         value: "WHEN",
         group: Group::Engine,
-        help: "Segmentation offload when sending: auto (where the kernel has it), on (or do not \
-               start), off.",
+        help: "Segment on sending: auto (if the kernel can), on (or do not start), off.",
         read: |config, text| set(&mut config.gso, values::word(text, OFFLOADS)),
         show: |config| Some(values::show_word(config.gso, OFFLOADS)),
         ..PLAIN
@@ -438,6 +436,18 @@ pub static SETTINGS: &[Setting] = &[
                less CPU for more delay.",
         read: |config, text| set(&mut config.batch_wait, values::batch_wait(text)),
         show: |config| Some(values::show_batch_wait(config.batch_wait)),
+        ..PLAIN
+    },
+    Setting {
+        name: "client-sockets",
+        variable: "RINGWAY_CLIENT_SOCKETS",
+        value: "NUMBER",
+        group: Group::Engine,
+        help: "So many of the busiest clients get sockets of their own; 0: none.",
+        read: |config, text| {
+            set(&mut config.client_sockets, values::number(text, 0, CLIENT_SOCKETS_MAX))
+        },
+        show: |config| Some(config.client_sockets.to_string()),
         ..PLAIN
     },
     Setting {
@@ -709,6 +719,9 @@ pub(super) const SHARDS_MAX: u16 = 256;
 /// Each session has a socket, and 2^20 is the kernel's default for the descriptors of a process
 /// (`fs.nr_open`).
 const TABLE_MAX: u32 = 1 << 20;
+
+/// The kernel looks at each of them for a datagram of a client that has none: 7 us with so many.
+const CLIENT_SOCKETS_MAX: u16 = 1024;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3_600);

@@ -8,7 +8,9 @@
 //! What keeps order. A socket is received from only after the listener has been emptied once since
 //! it was connected, or has handed out as many datagrams as it can have held then. A socket that is
 //! given up is turned to itself first, so that nothing new arrives there, and closed once it is
-//! empty. One exception is the kernel's: in the microsecond of the connecting itself, a datagram of
+//! empty; that keeps every datagram, but what is still in it may be overtaken by what arrives at the
+//! listener from then on. It happens to clients that are silent, gone or far quieter than another
+//! one, and to all where descriptors get scarce. Another exception is the kernel's: in the microsecond of the connecting itself, a datagram of
 //! another client with the same IP address may be put into the socket. It is handed over as what it
 //! is, but later datagrams of that client may overtake it.
 //!
@@ -219,7 +221,7 @@ impl Clients {
         if now >= self.window_ends {
             self.end_window(now, listeners, sessions);
         } else {
-            self.chosen.extend(self.demand.urgent());
+            self.choose_urgent();
         }
         for _ in 0..OPENINGS_PER_TURN {
             let Some(candidate) = self.chosen.pop() else { break };
@@ -247,8 +249,11 @@ impl Clients {
         self.changes.pop()
     }
 
-    /// The sockets of clients that got them for this session are given up.
+    /// The sockets of clients that got them for this session are given up, and nobody gets one for
+    /// it any more.
     pub(super) fn session_closed(&mut self, session: SessionKey) {
+        self.demand.forget(session);
+        self.chosen.retain(|candidate| candidate.session != session);
         if self.occupied > 0 {
             self.give_up(|client| client.session == session);
         }
@@ -259,6 +264,34 @@ impl Clients {
         if self.get(id).is_some() {
             self.close(id.position);
         }
+    }
+
+    /// The client's host says that nobody is there. Its socket would have each datagram cost an
+    /// ICMP message, an error and a repetition, which an unconnected listener never hears of.
+    pub(super) fn refused(&mut self, id: ClientId) {
+        if let Some(key) = self.get(id).map(|client| client.key) {
+            self.give_up(|client| client.key == key);
+            self.note_unfit(key);
+        }
+    }
+
+    /// The same, for whom a send was meant.
+    pub(super) fn refused_by(&mut self, listener: ListenerIndex, peer: Peer) {
+        let position = self.by_key.get(&ClientKey { listener, peer }).copied();
+        let client = position.and_then(|position| {
+            let client = self.table.get(position as usize)?.as_ref()?;
+            Some(client.id(position))
+        });
+        if let Some(id) = client {
+            self.refused(id);
+        }
+    }
+
+    fn note_unfit(&mut self, key: ClientKey) {
+        if self.unfit.len() >= UNFIT_MAX {
+            self.unfit.clear();
+        }
+        self.unfit.insert(key);
     }
 
     /// Datagrams that the kernel has dropped at the sockets since the last call.
@@ -292,6 +325,20 @@ impl Clients {
         }
     }
 
+    /// Puts those who cannot wait for the end of the window last, the busiest at the very end.
+    fn choose_urgent(&mut self) {
+        let (by_key, unfit, chosen) = (&self.by_key, &self.unfit, &mut self.chosen);
+        for candidate in self.demand.urgent() {
+            let is_known = by_key.contains_key(&candidate.client)
+                || unfit.contains(&candidate.client)
+                || chosen.iter().any(|other| other.client == candidate.client);
+            if !is_known && chosen.len() < CANDIDATES_MAX {
+                chosen.push(candidate);
+            }
+        }
+        chosen.sort_unstable_by_key(|candidate| candidate.receives);
+    }
+
     /// Gives up the sockets of those that have had little traffic for some time.
     fn note_idleness(&mut self, arrivals: u64) {
         for client in self.table.iter_mut().flatten() {
@@ -311,7 +358,9 @@ impl Clients {
         let excess = self.chosen.len().saturating_sub(room);
         let busiest = self.chosen.last().map_or(0, |candidate| candidate.receives);
         self.chosen.drain(..excess);
-        let quietest = self.table.iter().flatten().min_by_key(|client| client.receives_before);
+        // Nobody who has just got one: what is left in the listener would be overtaken.
+        let settled = self.table.iter().flatten().filter(|client| !client.is_unsettled());
+        let quietest = settled.min_by_key(|client| client.receives_before);
         let gives_way = quietest.filter(|client| {
             room == 0 && client.receives_before.saturating_mul(FAR_BUSIER) < busiest
         });
@@ -329,12 +378,12 @@ impl Clients {
             return;
         }
         let Some(socket) = self.connect(key, listener) else {
-            if self.unfit.len() >= UNFIT_MAX {
-                self.unfit.clear();
-            }
-            self.unfit.insert(key);
+            self.note_unfit(key);
             return;
         };
+        // The client of a session is at one address: a socket of another one, where it was before,
+        // would count the session's traffic as its own for ever.
+        self.give_up(|client| client.session == candidate.session);
         // In the kernel's queue, and what the engine has taken out of it already.
         let queued = queued_bytes(&listener.socket).map_or(u64::MAX / 2, u64::from);
         let until = listener.received + queued / DATAGRAM_BYTES_MIN + self.options.in_hand_max;
@@ -377,6 +426,7 @@ impl Clients {
     /// was connected: other CPUs may still carry datagrams for which they chose a socket before.
     fn settle(&mut self, now: Instant, listeners: &[Listener]) {
         self.is_unsettled = false;
+        let mut seen_empty: [Option<bool>; LISTENERS_MAX] = [None; LISTENERS_MAX];
         for position in 0..self.table.len() as u32 {
             let slot = self.table.get_mut(position as usize).and_then(Option::as_mut);
             let Some(client) = slot else { continue };
@@ -389,8 +439,12 @@ impl Clients {
                     self.changes.push(ClientChange::Receive(id));
                 } else {
                     let ripe = waiting.ripe.unwrap_or(now + IN_FLIGHT_MAX);
-                    let is_last_turn =
-                        now >= ripe && listener.is_some_and(|one| is_empty(&one.socket));
+                    // Each listener is asked once, however many wait for it.
+                    let seen = seen_empty.get_mut(usize::from(client.key.listener.0));
+                    let is_last_turn = now >= ripe
+                        && listener.zip(seen).is_some_and(|(one, seen)| {
+                            *seen.get_or_insert_with(|| is_empty(&one.socket))
+                        });
                     client.waiting = Some(Waiting { ripe: Some(ripe), is_last_turn, ..waiting });
                     self.is_pressing |= is_last_turn;
                 }
@@ -492,5 +546,8 @@ const UNFIT_WINDOWS: u64 = 60;
 /// What a queued datagram takes in the kernel's books, at the least: its descriptor (`sk_buff`)
 /// and the smallest buffer.
 const DATAGRAM_BYTES_MIN: u64 = 512;
+
+/// One of SRT, one of WebRTC; further ones would be asked again for each client.
+const LISTENERS_MAX: usize = 4;
 
 const GENERATION_MASK: u32 = 0x00FF_FFFF;

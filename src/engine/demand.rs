@@ -84,6 +84,14 @@ impl Demand {
         self.of(session).all
     }
 
+    /// The session's slot may have another tenant from now on.
+    pub(super) fn forget(&mut self, session: SessionKey) {
+        if let Some(count) = self.counts.get_mut(session.slot as usize) {
+            *count = Count::default();
+        }
+        self.candidates.retain(|candidate| candidate.session != session);
+    }
+
     /// Candidates that are so busy that everybody else suffers from each moment they stay.
     pub(super) fn urgent(&mut self) -> impl Iterator<Item = Candidate> {
         let urgent_mark = self.urgent_mark;

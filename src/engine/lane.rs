@@ -134,6 +134,11 @@ impl Lane {
         if !(is_stale_error && self.repeat(position)) {
             self.give_up(position, drop_reason(errno));
         }
+        if let (true, Port::Listener(listener), Some(peer)) =
+            (is_stale_error, message.route.port, message.route.to)
+        {
+            self.ports.clients.refused_by(listener, peer);
+        }
     }
 
     /// An ICMP error is reported once, by the next send, and that send does not happen: the second

@@ -1,8 +1,8 @@
 //! The engine for kernels and containers without io_uring: epoll, `recvmmsg`, `sendmmsg`.
 //!
 //! It has the same offloads, the same order and the same accounting as the ring. Every readable
-//! socket gives up to 64 receives in a turn, so a busy one does not starve the others; what a turn
-//! has gathered leaves together at its end.
+//! socket gives a portion of at most 64 receives in a turn, so a busy one does not starve the others;
+//! what has been received leaves when it is as much as the caches hold, or the turn ends.
 #![allow(unsafe_code, reason = "recvmmsg and sendmmsg take pointers")]
 
 use std::io;
@@ -62,7 +62,7 @@ impl Mmsg {
         let mut now = Instant::now();
         while !self.is_stopping {
             let patience = self.lane.patience(now);
-            self.gather(now, patience);
+            let patience = self.gather(now, patience);
             self.sleep(&mut ready, patience)?;
             now = Instant::now(); // The only clock read of a wake-up.
             self.lane.shard.io().wakeups += 1;
@@ -82,12 +82,15 @@ impl Mmsg {
 
     /// Lets datagrams gather in the sockets where that pays and none has been left there. The
     /// window begins with the last wake-up, so a thread that is busy for so long does not wait.
-    fn gather(&mut self, now: Instant, patience: Duration) {
-        let patience = if self.has_more { Duration::ZERO } else { patience };
-        if let (Some(napper), Some(window)) = (&self.napper, self.lane.gather(now, patience)) {
-            self.lane.shard.io().syscalls += 1;
-            napper.until(now + window);
-        }
+    /// What is left of the patience.
+    fn gather(&mut self, now: Instant, patience: Duration) -> Duration {
+        let may_wait = if self.has_more { Duration::ZERO } else { patience };
+        let (Some(napper), Some(window)) = (&self.napper, self.lane.gather(now, may_wait)) else {
+            return patience;
+        };
+        self.lane.shard.io().syscalls += 1;
+        napper.until(now + window);
+        patience.saturating_sub(window)
     }
 
     fn sleep(
@@ -182,7 +185,11 @@ impl Mmsg {
         let failure = self.lane.receive_failed(errno);
         match (failure, inlet) {
             (ReceiveFailure::None | ReceiveFailure::Passing, _)
-            | (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_)) | Inlet::Client(_)) => Ok(()),
+            | (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_))) => Ok(()),
+            (ReceiveFailure::Peer, Inlet::Client(id)) => {
+                self.lane.ports.clients.refused(id);
+                Ok(())
+            }
             (
                 ReceiveFailure::Peer | ReceiveFailure::Lasting,
                 Inlet::Port(port @ Port::Session(session)),

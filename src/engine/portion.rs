@@ -20,6 +20,9 @@ pub(super) struct Portion {
 }
 
 impl Portion {
+    /// Receives in a portion of the largest trains.
+    pub(super) const RECEIVES_MIN: usize = 6;
+
     /// Before anything has arrived.
     pub(super) const fn new() -> Self {
         Self { mean: 0, scattered: None }
@@ -44,7 +47,7 @@ impl Portion {
 
     /// Receives that make a portion, trains and single datagrams alike.
     pub(super) fn receives(self) -> usize {
-        let fit = (BYTES / self.mean.max(1)).max(TRAINS);
+        let fit = (BYTES / self.mean.max(1)).max(Self::RECEIVES_MIN);
         if self.is_small() { fit.min(SMALL) } else { fit }
     }
 
@@ -72,9 +75,6 @@ fn shares_routes(batch: &Batch) -> bool {
 
 /// A part of the second-level cache; the rest goes to what the kernel copies from and to.
 const BYTES: usize = 256 << 10;
-
-/// Receives in a portion of the largest trains.
-const TRAINS: usize = 6;
 
 /// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB.
 const SMALL: usize = 16;
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_portion_has_many_single_datagrams_and_few_trains() {
         assert_eq!(after(1_332).receives(), 196);
-        assert_eq!(after(32 * 1_332).receives(), TRAINS);
+        assert_eq!(after(32 * 1_332).receives(), Portion::RECEIVES_MIN);
         assert!(after(100).receives() > 2_000);
     }
 

@@ -112,6 +112,11 @@ impl ListenerGroup {
             Steer::Cpu => {
                 let pinned: Option<Vec<usize>> = options.cpus.iter().copied().collect();
                 let pinned = pinned.ok_or(EngineError::SteerUnpinned)?;
+                // Of two shards on one CPU the second would get nothing but strays.
+                let is_shared = |cpu| pinned.iter().filter(|other| *other == cpu).count() > 1;
+                if pinned.iter().any(is_shared) {
+                    return Err(EngineError::SteerUnpinned);
+                }
                 steer(first, members, Some(&pinned), seed)
                     .map_err(|source| EngineError::Steer { source })?;
             }
@@ -354,10 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn steering_by_cpu_wants_pinned_shards() {
-        let steered = GroupOptions { steer: Steer::Cpu, ..options(&[None]) };
-        let group = ListenerGroup::open(loopback(0), steered);
-        assert!(matches!(group, Err(EngineError::SteerUnpinned)));
+    fn steering_by_cpu_wants_a_cpu_for_each_shard() {
+        for cpus in [&[None][..], &[Some(0), Some(0)]] {
+            let steered = GroupOptions { steer: Steer::Cpu, ..options(cpus) };
+            let group = ListenerGroup::open(loopback(0), steered);
+            assert!(matches!(group, Err(EngineError::SteerUnpinned)), "{cpus:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::socket::pause;
 use super::tokio_uring::TokioUring;
 use super::uring::Uring;
 use super::uring::bufring::BufRing;
-use super::{Engine, EngineError, Offloads, Settings};
+use super::{ClientSockets, Engine, EngineError, Offloads, Settings};
 use crate::mailbox::{Mailbox, Post};
 use crate::shard::command::FromShard;
 use crate::shard::{Command, Event, ShardConfig};
@@ -83,9 +83,12 @@ pub fn start(engine: Engine, spec: ShardSpec) -> Result<ShardHandle, EngineError
 
 /// The thread. Whatever the engine needs is made here: rings belong to the thread that makes them,
 /// and memory lies near the CPU that touches it first.
-fn serve(engine: Engine, spec: ShardSpec, ready: Sender<i32>) -> Result<(), EngineError> {
+fn serve(engine: Engine, mut spec: ShardSpec, ready: Sender<i32>) -> Result<(), EngineError> {
     if let Some(cpu) = spec.cpu {
         pin(cpu)?;
+    }
+    if !engine.gives_clients_sockets() {
+        spec.settings.clients = ClientSockets::NONE;
     }
     let (settings, gro) = (spec.settings, spec.offloads.gro);
     let lane = Lane::new(spec, Instant::now())?;

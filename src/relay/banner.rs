@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Addresses;
 use crate::config::Config;
-use crate::engine::{self, Engine, Gathering, Offloads, Resolved, Settings, SocketBuffers};
+use crate::engine::{
+    self, ClientSockets, Engine, Gathering, Offloads, Resolved, Settings, SocketBuffers,
+};
 
 /// What the banner speaks of.
 pub(super) struct Facts<'a> {
@@ -38,6 +40,7 @@ pub(super) fn lines(facts: &Facts<'_>) -> Vec<String> {
         lines.push(socket_buffers(settings.socket_buffer_bytes, *granted));
     }
     lines.push(batch_wait(config.batch_wait, resolved.gathering));
+    lines.push(client_sockets(settings));
     lines.push(format!(
         "limits: {sessions_max} sessions, {} per client; {} handshakes under way, {} per client",
         config.sessions_per_source, config.pending_max, config.pending_per_source,
@@ -85,6 +88,14 @@ fn socket_buffers(asked: usize, granted: SocketBuffers) -> String {
          user namespace does not count)",
         remedies.join(" and "),
     )
+}
+
+fn client_sockets(settings: &Settings) -> String {
+    let ClientSockets { max, .. } = settings.clients;
+    if max == 0 {
+        return "client sockets off: all clients share the listeners' queues".to_owned();
+    }
+    format!("client sockets: for up to {max} of the busiest clients of each shard")
 }
 
 fn batch_wait(wait: Option<Duration>, gathering: Gathering) -> String {

@@ -78,7 +78,8 @@ pub(super) fn client_sockets(config: &Config, shards: usize) -> ClientSockets {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(DESCRIPTORS_UNLIMITED);
     let descriptors = (descriptors / 4 * 3).saturating_sub(Reserve::of(config, shards).own);
     let of_process = u32::try_from(descriptors).unwrap_or(u32::MAX);
-    ClientSockets::of_shard(u16::try_from(shards).unwrap_or(u16::MAX), of_process)
+    let shards = u16::try_from(shards).unwrap_or(u16::MAX);
+    ClientSockets::of_shard(config.client_sockets, shards, of_process)
 }
 
 /// The descriptors that are not for sessions.

@@ -10,7 +10,7 @@ use ringway::shard::{Command, EndReason, Event};
 
 use super::{PATIENCE, Rig, Session, Setup, WINDOW, data, is_shutdown, receive};
 
-on_each_engine! {
+on_each_engine_for_production! {
     a_busy_client_gets_a_socket_and_its_flow_keeps_its_order,
     a_busy_player_gets_a_socket_too,
     a_client_of_a_listener_on_all_addresses_gets_a_socket,
@@ -279,7 +279,7 @@ fn sockets(rig: &Rig) -> u64 {
 
 /// Judges traffic much more often than a relay does.
 fn quick() -> ClientSockets {
-    ClientSockets { window: WINDOW_TIME, ..ClientSockets::of_shard(1, 10_000) }
+    ClientSockets { window: WINDOW_TIME, ..ClientSockets::of_shard(128, 1, 10_000) }
 }
 
 const WINDOW_TIME: Duration = Duration::from_millis(40);

@@ -7,21 +7,7 @@ use ringway::engine::Engine;
 
 use super::{NONE, PATIENCE, Rig, Setup, WINDOW};
 
-/// The reference engine does not wait for several.
-macro_rules! on_each_engine_that_gathers {
-    ($($name:ident),+ $(,)?) => {
-        mod uring {
-            use ringway::engine::Engine;
-            $(#[test] fn $name() { super::$name(Engine::Uring); })+
-        }
-        mod mmsg {
-            use ringway::engine::Engine;
-            $(#[test] fn $name() { super::$name(Engine::Mmsg); })+
-        }
-    };
-}
-
-on_each_engine_that_gathers! {
+on_each_engine_for_production! {
     what_has_been_waited_for_arrives_whole_and_in_order,
     what_has_been_waited_for_arrives_although_there_are_few_buffers,
     sparse_datagrams_are_not_waited_for,

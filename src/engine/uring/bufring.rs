@@ -1,7 +1,7 @@
 //! Receive buffers that the kernel takes by itself (`IORING_REGISTER_PBUF_RING`, Linux 5.19).
 //!
-//! A buffer that a completion named is an owned value; dropping it writes it back into the ring,
-//! and `publish` shows it to the kernel. So no path through the engine can lose one.
+//! A buffer that a completion named is an owned value; when it is dropped it is spare again, and
+//! `publish` offers spare ones to the kernel. So no path through the engine can lose one.
 //!
 //! The kernel takes buffers in the order in which they are published, so a ring that offered all of
 //! them would walk through all of their memory, and every train would be copied into and out of
@@ -122,6 +122,11 @@ impl BufRing {
         self.count
     }
 
+    /// Buffers that the kernel was shown and that nobody has taken since.
+    pub(super) fn offered(&self) -> u16 {
+        self.offered.get()
+    }
+
     /// Buffers that are owned by somebody here.
     pub(super) fn lent(&self) -> u16 {
         self.lent.get()
@@ -210,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_buffer_is_back_in_the_ring_but_unseen_until_it_is_published() {
+    fn a_dropped_buffer_is_offered_again_when_a_portion_is_published() {
         let ring = BufRing::new(4, 100).unwrap();
         // SAFETY: the test plays the kernel and hands buffer 2 out once.
         let buffer = unsafe { ring.take(2, 10) };

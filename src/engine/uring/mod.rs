@@ -25,6 +25,7 @@ use super::cmsg::Ancillary;
 use super::gso::Batch;
 use super::lane::{Lane, ReceiveFailure, Train};
 use super::nap::Napper;
+use super::portion::Portion;
 use super::ports::{Arrival, Inlet};
 use super::send::{SEND_FLAGS, empty_header, single_piece};
 use super::sockaddr::{self, Name};
@@ -49,8 +50,12 @@ pub(super) struct Uring<'pool> {
     arrived: VecDeque<cqueue::Entry>,
     /// Sends of the batch under way that have failed: position and errno.
     failed: Vec<(u32, i32)>,
-    /// What is to be armed, for the first time or again.
-    unarmed: Vec<Token>,
+    /// What is to be armed, for the first time or again, in this order.
+    unarmed: VecDeque<Token>,
+    /// What comes after that: receives that ended with the portion, but not without a share of it.
+    fed: VecDeque<Token>,
+    /// Whose receive the completion before was.
+    fed_last: Option<Token>,
     /// Armed operations: each will complete once more at least.
     armed: usize,
     listener_layout: Box<msghdr>,
@@ -75,6 +80,15 @@ enum Wait {
     Gather { window: Duration, patience: Duration },
 }
 
+impl Wait {
+    fn without_sleep(self) -> Self {
+        match self {
+            Self::No => Self::No,
+            Self::Arrived | Self::UpTo(_) | Self::Gather { .. } => Self::Arrived,
+        }
+    }
+}
+
 impl<'pool> Uring<'pool> {
     /// Builds the ring, on the thread that will use it (`IORING_SETUP_SINGLE_ISSUER`), and arms all
     /// receives.
@@ -95,13 +109,16 @@ impl<'pool> Uring<'pool> {
         // A thread that waits for packets is idle and not waiting for a disk. Since Linux 6.15.
         let no_iowait = ring.params().is_feature_no_iowait().then_some(EnterFlags::NO_IOWAIT);
         let listeners = lane.ports.listeners().map(|port| Token::Receive(Inlet::Port(port)));
-        let mut unarmed = Vec::with_capacity(lane.ports.capacity() as usize + 1);
+        let operations = lane.ports.capacity() as usize + 1;
+        let mut unarmed = VecDeque::with_capacity(operations);
         unarmed.extend(listeners.chain([Token::Mailbox]));
         let mut uring = Self {
             held: Vec::with_capacity(pool.count().into()),
             arrived: VecDeque::with_capacity(ring.params().cq_entries() as usize),
             failed: Vec::with_capacity(Batch::DATAGRAMS_MAX),
             unarmed,
+            fed: VecDeque::with_capacity(operations),
+            fed_last: None,
             armed: 0,
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
@@ -136,10 +153,8 @@ impl<'pool> Uring<'pool> {
 
     /// Submits, and sleeps until there is something to do.
     fn sleep(&mut self, now: Instant) -> Result<(), EngineError> {
-        if !self.arrived.is_empty() {
-            return self.submit(Wait::Arrived);
-        }
-        let patience = self.lane.patience(now);
+        let is_busy = !(self.arrived.is_empty() && self.unarmed.is_empty() && self.fed.is_empty());
+        let patience = if is_busy { Duration::ZERO } else { self.lane.patience(now) };
         match self.lane.gather(now, patience) {
             Some(window) if self.napper.is_none() => {
                 // What gathers must find room, however small the portions are.
@@ -147,13 +162,15 @@ impl<'pool> Uring<'pool> {
                 self.submit(Wait::Gather { window, patience })
             }
             Some(window) => {
-                // What is queued does not wait with the thread.
+                self.pool.publish(2 * self.worth() as usize);
+                // What is queued does not wait with the thread, nor does what it makes room for.
                 self.submit(Wait::No)?;
-                if let Some(napper) = &self.napper {
+                if let Some(napper) = self.napper.as_ref().filter(|_| self.has_nothing_to_do()) {
                     napper.until(now + window);
                 }
-                self.enter(Wait::UpTo(patience))
+                self.enter(Wait::UpTo(patience.saturating_sub(window)))
             }
+            None if is_busy => self.submit(Wait::Arrived),
             None => self.submit(Wait::UpTo(patience)),
         }
     }
@@ -183,6 +200,7 @@ impl<'pool> Uring<'pool> {
 
     fn complete(&mut self, now: Instant, completion: &cqueue::Entry) -> Result<(), EngineError> {
         let token = Token::decode(completion.user_data());
+        let was_fed = self.fed_last.replace(token) == Some(token);
         let goes_on = match token {
             Token::Receive(inlet) => self.received(now, inlet, completion)?,
             Token::Mailbox => {
@@ -196,7 +214,8 @@ impl<'pool> Uring<'pool> {
             self.armed -= 1;
             if goes_on && self.arm_entry(token).is_some() {
                 self.lane.shard.io().rearmed += 1;
-                self.unarmed.push(token);
+                let waiting = if was_fed { &mut self.fed } else { &mut self.unarmed };
+                waiting.push_back(token);
             }
         }
         Ok(())
@@ -231,7 +250,6 @@ impl<'pool> Uring<'pool> {
         buffer: Buffer<'pool>,
     ) -> Result<(), EngineError> {
         self.lane.shard.io().receives += 1;
-        self.lane.portion.note(buffer.bytes().len());
         let Some(Arrival { port, source: fixed, local }) = self.lane.ports.arrival(inlet) else {
             self.lane.shard.dropped(DropReason::StalePort, 1);
             return Ok(());
@@ -246,6 +264,7 @@ impl<'pool> Uring<'pool> {
             self.lane.shard.dropped(DropReason::Truncated, 1);
             return Ok(());
         };
+        self.lane.portion.note(message.payload_data().len());
         let train = Train::new(port, source, message.control_data(), message.payload_data());
         let mut train = train.hit(local);
         let mut is_lent = false;
@@ -295,7 +314,8 @@ impl<'pool> Uring<'pool> {
                     self.act(now)?;
                 }
             }
-            (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_)) | Inlet::Client(_)) => {}
+            (ReceiveFailure::Peer, Inlet::Port(Port::Listener(_))) => {}
+            (ReceiveFailure::Peer, Inlet::Client(id)) => self.lane.ports.clients.refused(id),
             (ReceiveFailure::Lasting, Inlet::Port(Port::Listener(_))) => {
                 return Err(EngineError::Ring(io::Error::from_raw_os_error(errno)));
             }
@@ -335,7 +355,7 @@ impl<'pool> Uring<'pool> {
                 Action::Open { session, origin } => {
                     let result = self.lane.ports.open(session, origin);
                     if result.is_ok() {
-                        self.unarmed.push(Token::Receive(Inlet::Port(Port::Session(session))));
+                        self.unarmed.push_back(Token::Receive(Inlet::Port(Port::Session(session))));
                     }
                     self.lane.shard.port_opened(now, session, result);
                 }
@@ -359,7 +379,9 @@ impl<'pool> Uring<'pool> {
         self.lane.tend_clients(now);
         while let Some(change) = self.lane.ports.clients.next_change() {
             match change {
-                ClientChange::Receive(id) => self.unarmed.push(Token::Receive(Inlet::Client(id))),
+                ClientChange::Receive(id) => {
+                    self.unarmed.push_back(Token::Receive(Inlet::Client(id)));
+                }
                 ClientChange::Closed(id) => self.cancel(Inlet::Client(id))?,
             }
         }
@@ -453,11 +475,20 @@ impl<'pool> Uring<'pool> {
         Some(entry)
     }
 
+    /// Arms what waits for it, but no more receives than there are buffers on offer: one that finds
+    /// none has been armed for nothing.
+    ///
+    /// A receive may take the whole portion before the next one is tried. So those that have had
+    /// nothing of the last one come first: sockets with a backlog take turns.
     fn arm(&mut self) -> Result<(), EngineError> {
-        while let Some(token) = self.unarmed.pop() {
+        let mut room = self.pool.offered().max(1);
+        while room > 0
+            && let Some(token) = self.unarmed.pop_front().or_else(|| self.fed.pop_front())
+        {
             let Some(entry) = self.arm_entry(token) else {
                 continue;
             };
+            room -= u16::from(matches!(token, Token::Receive(_)));
             self.push_repeating(&entry, token)?;
         }
         Ok(())
@@ -508,6 +539,8 @@ impl<'pool> Uring<'pool> {
 
     /// Submits what is queued and takes in what has completed. Something may be left of either.
     fn enter(&mut self, wait: Wait) -> Result<(), EngineError> {
+        // An earlier call, made for room in the queue, may have brought something.
+        let wait = if self.has_nothing_to_do() { wait } else { wait.without_sleep() };
         let submissions = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         let get = EnterFlags::GETEVENTS;
@@ -548,6 +581,11 @@ impl<'pool> Uring<'pool> {
             // The rest is the programmer's fault.
             Err((_, error)) => Err(EngineError::Ring(error)),
         }
+    }
+
+    /// No completion waits to be looked at.
+    fn has_nothing_to_do(&self) -> bool {
+        self.arrived.is_empty() && self.failed.is_empty()
     }
 
     /// Completions that end a wait before its window does: a wake-up is hardly cheaper for more,
@@ -591,9 +629,9 @@ fn layout(name: usize, control: usize) -> Box<msghdr> {
     Box::new(header)
 }
 
-/// As many completions at once are taken for a sign that there are more: a portion of trains. A
-/// multishot receive takes 32 at once.
-const BACKLOG: usize = 6;
+/// As many completions at once are taken for a sign that there are more. A multishot receive takes
+/// 32 at once.
+const BACKLOG: usize = Portion::RECEIVES_MIN;
 
 /// Datagrams that a wait for several is satisfied with.
 const GATHERED_MAX: u32 = 64;
@@ -608,6 +646,8 @@ const CLOSE_PATIENCE: Duration = Duration::from_millis(10);
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+
+    use rustix::net::RecvFlags;
 
     use super::*;
     use crate::engine::Offloads;
@@ -649,6 +689,27 @@ mod tests {
             Self { uring, commands, events, client }
         }
 
+        /// A port of the session in `slot`, in which `datagrams` wait.
+        fn port_with_backlog(&mut self, slot: u32, datagrams: usize) -> Port {
+            let origin = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let session = SessionKey { slot, generation: 0 };
+            self.uring.lane.ports.open(session, origin.local_addr().unwrap()).unwrap();
+            let port = Port::Session(session);
+            let socket = socket2::SockRef::from(self.uring.lane.ports.get(port).unwrap());
+            let address = socket.local_addr().unwrap().as_socket().unwrap();
+            (0..datagrams).for_each(|_| assert_eq!(origin.send_to(b"media", address).unwrap(), 5));
+            self.uring.unarmed.push_back(Token::Receive(Inlet::Port(port)));
+            port
+        }
+
+        /// Takes what still waits in the port's queue, and says how much it was.
+        fn drain(&self, port: Port) -> usize {
+            let socket = self.uring.lane.ports.get(port).unwrap();
+            let mut bytes = [0; 16];
+            let mut receive = || rustix::net::recv(socket, &mut bytes[..], RecvFlags::DONTWAIT);
+            std::iter::from_fn(|| receive().ok()).count()
+        }
+
         /// One turn of the loop that does not wait.
         fn turn(&mut self) {
             let now = Instant::now();
@@ -672,10 +733,12 @@ mod tests {
         }
     }
 
+    const SESSIONS: u32 = 5;
+
     fn shard_config() -> ShardConfig {
         ShardConfig {
             limits: Limits {
-                sessions_max: 1,
+                sessions_max: SESSIONS,
                 pending_max: 1,
                 pending_per_source: 1,
                 induction_rate: 1,
@@ -721,6 +784,19 @@ mod tests {
         }
         rig.turn();
         assert_eq!(rig.answers(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn sockets_with_a_backlog_take_turns_where_a_portion_is_smaller_than_it() {
+        let pool = BufRing::new(4, 2048).unwrap();
+        let mut rig = Rig::new(&pool, Settings::default());
+        let ports: Vec<Port> = (0..SESSIONS).map(|slot| rig.port_with_backlog(slot, 100)).collect();
+        for _ in 0..10 * SESSIONS {
+            rig.turn();
+        }
+        let left: Vec<_> = ports.iter().map(|port| rig.drain(*port)).collect();
+        let (least, most) = (left.iter().min().unwrap(), left.iter().max().unwrap());
+        assert!(*most < 100 && most - least <= 20, "left of 100 each: {left:?}");
     }
 
     #[test]
