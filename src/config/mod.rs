@@ -283,7 +283,7 @@ pub enum EngineChoice {
 /// How the kernel chooses a shard for a client's datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steer {
-    /// By the four-tuple: a client stays where it is.
+    /// By the client's address and port: it stays where it is.
     Hash,
     /// The shard of the CPU that took the packet.
     Cpu,
