@@ -147,8 +147,8 @@ pub mod name {
     /// SRT connects or WHIP requests answered per second.
     pub const CONNECTS_PER_SECOND: &str = "connects_per_second";
 
-    /// CPU time per packet as a multiple of what the subject `base` costs: its rounds are the ratios
-    /// within rounds, which a disturbance of the whole machine moves least.
+    /// CPU time per packet as a multiple of what the subject `base` costs: its rounds are the
+    /// ratios within rounds, which a disturbance of the whole machine moves least.
     #[must_use]
     pub fn ratio_of(base: &str) -> String {
         format!("{RATIO_PREFIX}{base}")
@@ -224,8 +224,8 @@ impl Cell {
         self.figures.push(Figure { name, unit, better, median, low, high, rounds });
     }
 
-    /// CPU time per packet as a multiple of what `base` costs, where both were measured in turns: the
-    /// median of the ratios within rounds. `None` where the cell is void.
+    /// CPU time per packet as a multiple of what `base` costs, where both were measured in turns:
+    /// the median of the ratios within rounds. `None` where the cell is void.
     #[must_use]
     pub fn ratio_of(&self, base: &str) -> Option<f64> {
         self.figure(&name::ratio_of(base)).filter(|_| self.void.is_none()).map(|of| of.median)

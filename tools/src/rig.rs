@@ -216,8 +216,8 @@ impl Rig {
         Ok(())
     }
 
-    /// Takes all that has come out of the relay, which is stopped: none of it may count for the next
-    /// drain.
+    /// Takes all that has come out of the relay, which is stopped: none of it may count for the
+    /// next drain.
     fn collect_rest(&mut self) -> anyhow::Result<()> {
         let mut seen = self.datagrams_in();
         loop {

@@ -2,14 +2,16 @@
 //! drain (see [`crate::gate`]).
 //!
 //! Subjects take turns in every round, each round in another order, so that what else the machine
-//! does hits all of them; the first round does not count, nor does the first drain of each turn, for
-//! the others have just had the caches. Before the rounds, each drains for some seconds, until it
+//! does hits all of them; the first round does not count, nor does the first drain of each turn: the
+//! others have just had the caches. Before the rounds, each drains for some seconds, until it
 //! treats its clients as it does under sustained traffic: Ringway gives busy ones sockets of their
-//! own. For the same reason each row has relays of its own. A drain in which a relaying thread had to wait for its
-//! CPU for more than 2 % of its time is rejected, a wake-up on an idle CPU not counted; so is one in
-//! which this tool's own receive queues overflowed, or packets of an earlier one came out. A turn in which more than half of the drains are
-//! is discarded as a whole, and the round repeated. A round's figure is the median of its drains, the
-//! figure the median over rounds, a ratio the median of the ratios within rounds.
+//! own. For the same reason each row has relays of its own.
+//!
+//! A drain in which a relaying thread had to wait for its CPU for more than 2 % of its time is
+//! rejected, a wake-up on an idle CPU not counted; so is one in which receive queues of this tool
+//! overflowed, or packets of an earlier one came out. A turn in which more than half of the drains
+//! are is discarded as a whole, and the round repeated. A round's figure is the median of its
+//! drains, the figure the median over rounds, a ratio the median of the ratios within rounds.
 //!
 //! Packets are counted at the far end and nowhere else: what a relay received and did not deliver
 //! does not make its packets cheaper.
@@ -274,7 +276,8 @@ fn measure_row(
         rig.prepare(row.shape)?;
         warm_up(arguments, rig, row.shape)?;
     }
-    // Round 0 does not count, either: it is the first in which they take turns. Rounds in which any turn is discarded are repeated, but not for ever.
+    // Round 0 does not count, either: it is the first in which they take turns. Rounds in which any
+    // turn is discarded are repeated, but not for ever.
     let mut good_rounds = 0;
     for round in 0..=arguments.rounds * TRIES_PER_ROUND {
         let mut is_good = true;

@@ -18,8 +18,8 @@ pub(super) struct Turn {
     pub(super) run_delay_percent: f64,
     /// Too few drains count.
     pub(super) is_discarded: bool,
-    /// Of those that this tool did not disturb itself; what came in a later drain of the turn is not
-    /// lost.
+    /// Of those that this tool did not disturb itself; what came in a later drain of the turn is
+    /// not lost.
     pub(super) lost: u64,
     pub(super) reordered: u64,
     pub(super) own_drops: u64,
@@ -72,10 +72,10 @@ impl Turn {
             return format!("this tool's own receive queues dropped {dropped} datagrams");
         }
         format!(
-            "in all {} rounds something else ran on the relay's CPU for more than {} % of the \
-             time, or nothing arrived, or too late",
+            "in all {} rounds something else ran on the relay's CPU (run delay above {}), or \
+             nothing arrived, or too late",
             turns.len(),
-            RUN_DELAY_MAX * 100.0
+            run_delay_rule()
         )
     }
 }
