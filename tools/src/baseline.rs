@@ -17,10 +17,11 @@ mod name;
 mod plain;
 mod tokio;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
@@ -100,13 +101,21 @@ impl Baseline {
         cpu: Option<usize>,
     ) -> io::Result<()> {
         let (ready, serving) = mpsc::channel();
-        let task = Task { clients, origin, stop: Arc::clone(&self.stop), ready };
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&self.stop);
+        let task = Task { clients, origin, stop, ready, has_begun: Arc::clone(&has_begun) };
         let name = format!("baseline-{}", self.threads.len());
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
             if let Some(cpu) = cpu {
                 measure::pin(&[cpu])?;
             }
-            kind.run(task)
+            let result = kind.run(task);
+            // Until it has begun, the starter waits for the error; afterwards nobody does.
+            if let (Err(error), true) = (&result, has_begun.load(Ordering::Relaxed)) {
+                // Nobody is left to tell when standard error is gone.
+                let _ = writeln!(io::stderr(), "{name} has ended: {error}");
+            }
+            result
         })?;
         match serving.recv() {
             Ok(tid) => {
@@ -141,7 +150,7 @@ impl Drop for Baseline {
         // Fails only when the counter is full, and then the threads are stopping already.
         let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
         for thread in self.threads.drain(..) {
-            // Its errors have nobody left to read them.
+            // It has written its error itself, at the time.
             let _ = thread.join();
         }
     }
@@ -155,11 +164,14 @@ struct Task {
     /// Readable once the thread is to end; it stays readable, for all threads wait on it.
     stop: Arc<OwnedFd>,
     ready: Sender<i32>,
+    /// Whether `begin` has been called.
+    has_begun: Arc<AtomicBool>,
 }
 
 impl Task {
     /// Says that whatever could fail has not.
     fn begin(&self) {
+        self.has_begun.store(true, Ordering::Relaxed);
         // Nobody listens when the starter has given up; the stop is on its way then.
         let _ = self.ready.send(measure::this_thread().tid);
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 
 use crate::plot::{DARK_STYLE, Plot, escape};
-use crate::result::{Cell, Outcome};
+use crate::result::{Cell, Outcome, name};
 
 /// `ringway-bench report`
 #[derive(Clone, Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub struct ReportArguments {
     /// Write each plot into this directory as well, as an SVG file of its own
     #[arg(long, value_name = "DIR")]
     svg: Option<PathBuf>,
-    /// The subject that ratios refer to; default: in each shape the first there is of loop,
+    /// The subject that the ratios of the cost refer to; default: in each shape the first there is of loop,
     /// plain-mmsg, mmsg and nginx
     #[arg(long, value_name = "SUBJECT")]
     base: Option<String>,
@@ -40,16 +40,15 @@ pub struct ReportArguments {
 /// Reads the outcomes and writes the page.
 ///
 /// # Errors
-/// A file cannot be read or written, is no result, or has no such subject as --base.
+/// A file cannot be read or written, is no result, or nothing is in relation to --base.
 pub fn run(arguments: &ReportArguments) -> anyhow::Result<bool> {
     let outcomes: Vec<Outcome> =
         arguments.files.iter().map(|file| Outcome::read(file)).collect::<Result<_, _>>()?;
     if let Some(base) = &arguments.base {
-        let subjects: BTreeSet<&str> =
-            outcomes.iter().flat_map(|outcome| subjects(outcome)).collect();
+        let bases = bases(&outcomes);
         ensure!(
-            subjects.contains(base.as_str()),
-            "--base {base} is none of the subjects: {subjects:?}"
+            bases.contains(base.as_str()),
+            "there are no ratios within rounds to --base {base}, only to {bases:?}"
         );
     }
     let Page { html, plots } = Page::of(&outcomes, arguments.base.as_deref())?;
@@ -219,6 +218,13 @@ fn voids(outcome: &Outcome) -> String {
     }
     html.push_str("</ul></div>\n");
     html
+}
+
+/// The subjects that others have been put in relation to.
+fn bases(outcomes: &[Outcome]) -> BTreeSet<&str> {
+    let cells = outcomes.iter().flat_map(|outcome| &outcome.cells);
+    let figures = cells.flat_map(|cell| &cell.figures);
+    figures.filter_map(|figure| name::base_of(&figure.name)).collect()
 }
 
 /// The columns, in the order in which they come first.

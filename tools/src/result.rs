@@ -1,6 +1,6 @@
 //! What a measurement has found, in the one form that is written, compared and drawn.
 //!
-//! Every command that measures makes an [`Outcome`]: who measured where with which set-up, and a
+//! Commands that measure a relay make an [`Outcome`]: who measured where with which set-up, and a
 //! [`Cell`] for each subject in each shape. `compare` reads two of them, `report` draws one. The
 //! form is the file's: fields are added, never renamed, and [`SCHEMA`] rises when the meaning of one
 //! changes.
@@ -146,6 +146,21 @@ pub mod name {
     pub const RUN_DELAY_PERCENT: &str = "run_delay_percent";
     /// SRT connects or WHIP requests answered per second.
     pub const CONNECTS_PER_SECOND: &str = "connects_per_second";
+
+    /// CPU time per packet as a multiple of what the subject `base` costs: its rounds are the
+    /// ratios within rounds, which a disturbance of the whole machine moves least.
+    #[must_use]
+    pub fn ratio_of(base: &str) -> String {
+        format!("{RATIO_PREFIX}{base}")
+    }
+
+    /// The base, where `figure` is such a ratio.
+    #[must_use]
+    pub fn base_of(figure: &str) -> Option<&str> {
+        figure.strip_prefix(RATIO_PREFIX)
+    }
+
+    const RATIO_PREFIX: &str = "of_";
 }
 
 impl Outcome {
@@ -209,6 +224,13 @@ impl Cell {
         self.figures.push(Figure { name, unit, better, median, low, high, rounds });
     }
 
+    /// CPU time per packet as a multiple of what `base` costs, where both were measured in turns:
+    /// the median of the ratios within rounds. `None` where the cell is void.
+    #[must_use]
+    pub fn ratio_of(&self, base: &str) -> Option<f64> {
+        self.figure(&name::ratio_of(base)).filter(|_| self.void.is_none()).map(|of| of.median)
+    }
+
     /// The figure of that name.
     #[must_use]
     pub fn figure(&self, name: &str) -> Option<&Figure> {
@@ -244,6 +266,21 @@ mod tests {
         cell.add(name::LOST, "", Better::Lower, vec![3.0, 1.0, 2.0]);
         let figure = cell.figure(name::LOST).unwrap();
         assert_eq!((figure.low, figure.median, figure.high), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn a_ratio_is_found_by_its_base_unless_the_cell_is_void() {
+        let mut cell = Cell::default();
+        cell.add("of_loop", "", Better::Lower, vec![0.5, 0.7, 0.6]);
+        assert_eq!((cell.ratio_of("loop"), cell.ratio_of("mmsg")), (Some(0.6), None));
+        cell.void = Some("a neighbour".to_owned());
+        assert_eq!(cell.ratio_of("loop"), None);
+    }
+
+    #[test]
+    fn a_name_of_a_ratio_says_its_base() {
+        assert_eq!(name::base_of(&name::ratio_of("plain-mmsg")), Some("plain-mmsg"));
+        assert_eq!(name::base_of(name::OFFERED_PPS), None);
     }
 
     #[test]

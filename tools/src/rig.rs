@@ -79,13 +79,16 @@ pub struct Drain {
     pub packets: u64,
     /// Packets that did not.
     pub lost: u64,
+    /// Packets of earlier drains that came out in this one: what it has lost itself is not known
+    /// then.
+    pub late: u64,
     /// Packets that a later one of their session overtook.
     pub reordered: u64,
     /// Datagrams that this tool's own receive queues dropped: nothing is known of the relay then.
     pub own_drops: u64,
     /// What the relaying threads used.
     pub cpu: CpuTime,
-    /// From the opening of the gate to the last packet.
+    /// From the opening of the gate until all relaying threads sleep.
     pub wall_ns: u64,
 }
 
@@ -213,6 +216,20 @@ impl Rig {
         Ok(())
     }
 
+    /// Takes all that has come out of the relay, which is stopped: none of it may count for the
+    /// next drain.
+    fn collect_rest(&mut self) -> anyhow::Result<()> {
+        let mut seen = self.datagrams_in();
+        loop {
+            self.collect()?;
+            let now_seen = self.datagrams_in();
+            if now_seen == seen {
+                return Ok(());
+            }
+            seen = now_seen;
+        }
+    }
+
     /// What has come out of the relay of the media.
     fn tally(&mut self) -> Tally {
         match self.direction {
@@ -271,26 +288,30 @@ impl Rig {
         let before = self.gate.cpu()?;
         let start = clock::now();
         self.gate.open()?;
-        let mut last = (start, 0);
-        while last.1 < sent && clock::now() - last.0 < LOST_AFTER {
+        let (mut received, mut progress_at) = (0, start);
+        while received < sent && clock::now() - progress_at < LOST_AFTER {
             self.collect()?;
-            let received = self.tally().received - tally.received;
-            if received > last.1 {
-                last = (clock::now(), received);
+            let now_received = self.tally().received - tally.received;
+            if now_received > received {
+                (received, progress_at) = (now_received, clock::now());
             }
         }
         self.gate.wait_until_idle()?;
+        let wall_ns = clock::now() - start;
         let cpu = self.gate.cpu()?.since(&before);
         self.gate.close()?;
+        self.collect_rest()?;
+        let received = self.tally().received - tally.received;
         let own_drops = self.own_drops_so_far()?;
         let own_drops_before = std::mem::replace(&mut self.own_drops, own_drops);
         Ok(Drain {
-            packets: last.1,
-            lost: sent.saturating_sub(last.1),
+            packets: received.min(sent),
+            lost: sent.saturating_sub(received),
+            late: received.saturating_sub(sent),
             reordered: self.tally().reordered - tally.reordered,
             own_drops: own_drops - own_drops_before,
             cpu,
-            wall_ns: last.0 - start,
+            wall_ns,
         })
     }
 

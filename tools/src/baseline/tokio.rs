@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UdpSocket;
 use tokio::runtime;
+use tokio::sync::mpsc;
 
 use super::{DATAGRAM_MAX, Task};
 use super::{connected, received, sent};
@@ -29,14 +30,26 @@ pub(super) fn run(task: Task) -> io::Result<()> {
         let stop = unsafe { AsyncFd::register_with_interest(stop, Interest::READABLE) }?;
         task.begin();
         let clients = Arc::new(UdpSocket::from_std(task.clients)?);
-        let relay = tokio::spawn(relay_clients(clients, task.origin));
-        // It stays readable for the other threads.
-        stop.readable().await?.retain_ready();
-        if relay.is_finished() { relay.await? } else { Ok(()) }
+        let (failed, mut failures) = mpsc::channel(1);
+        let relay = tokio::spawn(relay_clients(clients, task.origin, failed));
+        tokio::select! {
+            stop = stop.readable() => {
+                // It stays readable for the other threads.
+                stop?.retain_ready();
+                Ok(())
+            }
+            ended = relay => ended?,
+            Some(error) = failures.recv() => Err(error),
+        }
     })
 }
 
-async fn relay_clients(clients: Arc<UdpSocket>, origin: SocketAddr) -> io::Result<()> {
+/// `failed` takes the first error of a session's task.
+async fn relay_clients(
+    clients: Arc<UdpSocket>,
+    origin: SocketAddr,
+    failed: mpsc::Sender<io::Error>,
+) -> io::Result<()> {
     let mut sessions: HashMap<SocketAddr, Arc<UdpSocket>, RandomState> = HashMap::default();
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
@@ -47,7 +60,14 @@ async fn relay_clients(clients: Arc<UdpSocket>, origin: SocketAddr) -> io::Resul
             Some(session) => session,
             None => {
                 let socket = Arc::new(UdpSocket::from_std(connected(origin)?)?);
-                tokio::spawn(relay_origin(Arc::clone(&socket), Arc::clone(&clients), client));
+                let back = relay_origin(Arc::clone(&socket), Arc::clone(&clients), client);
+                let failed = failed.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = back.await {
+                        // One error ends the relay; there is no room for a second, and no need.
+                        let _ = failed.try_send(error);
+                    }
+                });
                 sessions.entry(client).or_insert(socket)
             }
         };

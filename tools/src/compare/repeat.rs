@@ -1,12 +1,12 @@
 //! Whether a second run finds the same ratios between the subjects as the first.
 //!
-//! Ratios within a run are what a shared machine lets one measure; that they repeat is what makes
-//! them worth stating.
+//! Ratios within a run, and of those the ratios within rounds, are what a shared machine lets one
+//! measure; that they repeat is what makes them worth stating.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::result::{Cell, Outcome, name};
+use crate::result::{Cell, Outcome};
 
 /// The ratios of both runs.
 #[derive(Debug, serde::Serialize)]
@@ -102,14 +102,10 @@ impl Repetition {
     }
 }
 
-/// CPU time per packet of `subject` as a multiple of that of `base`; `None` where one is void or
-/// missing.
+/// The median of the ratios within rounds; `None` where the cell is void, missing, or was not
+/// measured in turns with the base.
 fn ratio(outcome: &Outcome, shape: &str, subject: &str, base: &str) -> Option<f64> {
-    let cost = |subject: &str| {
-        let cell = outcome.cell(shape, subject).filter(|cell| cell.void.is_none())?;
-        Some(cell.figure(name::CPU_NS_PER_PACKET)?.median).filter(|cost| *cost > 0.0)
-    };
-    Some(cost(subject)? / cost(base)?)
+    outcome.cell(shape, subject)?.ratio_of(base).filter(|ratio| *ratio > 0.0)
 }
 
 /// What every other subject is compared with.

@@ -121,15 +121,36 @@ fn runs_without_a_common_cell_that_counts_cannot_be_compared() {
     assert!(compared(&void, &void).is_err());
 }
 
-#[test]
-fn a_maximum_is_shown_and_not_judged() {
+/// The same cell with one more figure, which is a thousand times as high in the second run.
+fn risen(figure: &str) -> Finding {
     let [before, after] = [1e3, 1e6].map(|value| {
         let mut outcome = outcome(&[("uring", &[1.0])]);
-        outcome.cells[0].add(name::LATENCY_MAX, "ns", Better::Lower, vec![value; 5]);
+        outcome.cells[0].add(figure, "ns", Better::Lower, vec![value; 5]);
         outcome
     });
-    let finding = compared(&before, &after).unwrap();
-    assert!(finding.is_fine && finding.text.contains("not judged"), "{}", finding.text);
+    compared(&before, &after).unwrap()
+}
+
+#[test]
+fn the_tail_and_the_run_delay_are_shown_and_not_judged() {
+    for figure in [
+        "latency_p99.9",
+        "latency_max",
+        "added_latency_p99.9",
+        "added_latency_max",
+        "lateness_max",
+        "setup_max",
+        "run_delay_percent",
+        "excess_run_delay_percent",
+    ] {
+        let finding = risen(figure);
+        assert!(finding.is_fine && finding.text.contains("not judged"), "{}", finding.text);
+    }
+}
+
+#[test]
+fn ninety_nine_per_cent_are_judged() {
+    assert!(!risen("latency_p99").is_fine && !risen("added_latency_p99").is_fine);
 }
 
 #[test]
@@ -143,21 +164,42 @@ fn json_holds_what_the_table_says() {
     assert!(figure["change_percent"].is_null());
 }
 
+/// A cell for the base, and one with ratios to it for each subject.
+fn in_turns(ratios: &[(&str, &[f64])]) -> Outcome {
+    let mut outcome = outcome(&[("loop", &[1_000.0])]);
+    for (subject, rounds) in ratios {
+        let mut cell = Cell::new(SHAPE, *subject);
+        cell.add("of_loop", "", Better::Lower, rounds.to_vec());
+        outcome.cells.push(cell);
+    }
+    outcome
+}
+
 #[test]
 fn ratios_repeat_while_they_differ_by_less_than_a_tenth() {
-    let before = outcome(&[("loop", &[1_000.0]), ("uring", &[200.0])]);
-    let both_slower = outcome(&[("loop", &[2_000.0]), ("uring", &[430.0])]);
-    let one_slower = outcome(&[("loop", &[1_000.0]), ("uring", &[230.0])]);
-    assert!(compare(&before, &both_slower, &["repeat"]).unwrap().is_fine);
-    let finding = compare(&before, &one_slower, &["repeat"]).unwrap();
+    let before = in_turns(&[("uring", &[0.200])]);
+    let nearly = in_turns(&[("uring", &[0.215])]);
+    let slower = in_turns(&[("uring", &[0.230])]);
+    assert!(compare(&before, &nearly, &["repeat"]).unwrap().is_fine);
+    let finding = compare(&before, &slower, &["repeat"]).unwrap();
     assert!(!finding.is_fine);
     assert!(finding.text.contains("uring / loop"), "{}", finding.text);
 }
 
 #[test]
+fn ratios_are_those_within_rounds_and_not_of_the_medians() {
+    let mut before = in_turns(&[("uring", &[0.2])]);
+    let mut after = before.clone();
+    before.cells[1].add(name::CPU_NS_PER_PACKET, "ns", Better::Lower, vec![200.0]);
+    after.cells[1].add(name::CPU_NS_PER_PACKET, "ns", Better::Lower, vec![400.0]);
+    assert!(compare(&before, &after, &["repeat"]).unwrap().is_fine);
+}
+
+#[test]
 fn a_ratio_that_only_one_run_has_does_not_repeat() {
-    let before = outcome(&[("loop", &[1.0]), ("uring", &[2.0]), ("tokio", &[2.0])]);
-    let after = outcome(&[("loop", &[1.0]), ("uring", &[2.0])]);
+    let before = in_turns(&[("uring", &[2.0]), ("tokio", &[2.0])]);
+    let mut after = before.clone();
+    after.cells[2].void = Some("a neighbour on the CPU".to_owned());
     let finding = compare(&before, &after, &["repeat"]).unwrap();
     assert!(!finding.is_fine);
     assert!(finding.text.contains("only A has tokio / loop"), "{}", finding.text);

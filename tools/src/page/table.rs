@@ -1,5 +1,6 @@
 //! Tables: all figures of a shape, and the one that matters most of all shapes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::anchor;
@@ -50,19 +51,18 @@ fn figure_row(
     };
     let highest = row.iter().map(|figure| figure.high.abs()).fold(0.0, f64::max);
     let scale = Scale::of(&first.unit, highest);
-    let base = base.and_then(|base| in_row(&base));
     let mut html = format!(
         "<tr><th scope=\"row\" title=\"{}\">{}<small>{}</small></th>",
         escape(name),
-        escape(label(name)),
+        escape(&label(name)),
         escape(&scale.caption(first.better))
     );
     for cell in cells {
         html.push_str(&match (&cell.void, cell.figure(name)) {
             (Some(_), _) if is_first => void_column(cell, rows),
             (Some(_), _) => String::new(),
-            (None, None) => "<td class=\"nothing\">-</td>".to_owned(),
-            (None, Some(figure)) => figure_cell(figure, &scale, base.as_ref()),
+            (None, None) => NOTHING.to_owned(),
+            (None, Some(figure)) => figure_cell(figure, &scale, ratio(cell, name, base)),
         });
     }
     html.push_str("</tr>\n");
@@ -71,7 +71,7 @@ fn figure_row(
 
 /// One figure: median, spread, ratio to the base. What it was written as stands in the attribute,
 /// all rounds in the title.
-fn figure_cell(figure: &Figure, scale: &Scale, base: Option<&Figure>) -> String {
+fn figure_cell(figure: &Figure, scale: &Scale, ratio: Option<String>) -> String {
     let rounds: Vec<String> = figure.rounds.iter().map(f64::to_string).collect();
     let mut html = format!(
         "<td title=\"rounds: {}\"><data value=\"{}\">{}</data>",
@@ -84,13 +84,18 @@ fn figure_cell(figure: &Figure, scale: &Scale, base: Option<&Figure>) -> String 
             .map(|end| format!("<data value=\"{end}\">{}</data>", scale.text(end)));
         ends.join(" - ")
     });
-    let ratio = base.filter(|base| *base != figure).map(|base| figure.median / base.median);
-    let ratio = ratio.filter(|ratio| ratio.is_finite()).map(|ratio| format!("{ratio:.2}&#215;"));
     for part in [ratio, spread].into_iter().flatten() {
         let _ = write!(html, "<small>{part}</small>");
     }
     html.push_str("</td>");
     html
+}
+
+/// What stands beside a figure as a multiple of the base's: only the cost has one, for only its
+/// ratios are taken within rounds. A ratio of two medians would look the same and mean less.
+fn ratio(cell: &Cell, figure: &str, base: Option<&Cell>) -> Option<String> {
+    let base = base.filter(|_| figure == name::CPU_NS_PER_PACKET)?;
+    Some(format!("{:.2}&#215;", cell.ratio_of(&base.subject)?))
 }
 
 /// A void subject: its reason down the whole column.
@@ -123,7 +128,7 @@ pub(super) fn overview(
     let scale = Scale::of(unit, highest);
     let mut html = format!(
         "<h3>{}, {}</h3>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Shape</th>",
-        escape(label(name)),
+        escape(&label(name)),
         escape(&scale.caption(better))
     );
     for subject in subjects {
@@ -132,15 +137,13 @@ pub(super) fn overview(
     html.push_str("</tr></thead>\n<tbody>\n");
     for (index, shape) in shapes.iter().enumerate() {
         let cells: Vec<&Cell> = outcome.cells.iter().filter(|cell| cell.shape == *shape).collect();
-        let base = base_of(&cells, wanted).and_then(|base| base.figure(name));
+        let base = base_of(&cells, wanted);
         let (anchor, shape_text) = (anchor(part, index), escape(shape));
         let _ = write!(html, "<tr><th scope=\"row\"><a href=\"#{anchor}\">{shape_text}</a></th>");
         for subject in subjects {
-            let cell = outcome.cell(shape, subject);
-            html.push_str(&match cell.map(|cell| (cell.void.is_some(), cell.figure(name))) {
-                Some((true, _)) => "<td class=\"nothing\">void</td>".to_owned(),
-                Some((false, Some(figure))) => overview_cell(figure, &scale, base),
-                Some((false, None)) | None => "<td class=\"nothing\">-</td>".to_owned(),
+            html.push_str(&match outcome.cell(shape, subject) {
+                Some(cell) => overview_cell(cell, name, &scale, base),
+                None => NOTHING.to_owned(),
             });
         }
         html.push_str("</tr>\n");
@@ -149,12 +152,17 @@ pub(super) fn overview(
     html
 }
 
-fn overview_cell(figure: &Figure, scale: &Scale, base: Option<&Figure>) -> String {
+fn overview_cell(cell: &Cell, name: &str, scale: &Scale, base: Option<&Cell>) -> String {
+    if cell.void.is_some() {
+        return "<td class=\"nothing\">void</td>".to_owned();
+    }
+    let Some(figure) = cell.figure(name) else {
+        return NOTHING.to_owned();
+    };
     let text = scale.text(figure.median);
     let mut html = format!("<td><data value=\"{}\">{text}</data>", figure.median);
-    let ratio = base.map(|base| figure.median / base.median);
-    if let Some(ratio) = ratio.filter(|ratio| ratio.is_finite()) {
-        let _ = write!(html, "<small>{ratio:.2}&#215;</small>");
+    if let Some(ratio) = ratio(cell, name, base) {
+        let _ = write!(html, "<small>{ratio}</small>");
     }
     html.push_str("</td>");
     html
@@ -168,16 +176,17 @@ pub(super) fn headline(outcome: &Outcome) -> Option<&str> {
     known.into_iter().find(has).or_else(any)
 }
 
-/// What the ratios of a shape refer to. A void subject is no base.
+/// What the ratios of a shape refer to. A void subject is no base, nor is one that nothing has been
+/// put in relation to.
 fn base_of<'a>(cells: &[&'a Cell], wanted: Option<&str>) -> Option<&'a Cell> {
     let counting = |name: &&str| {
         cells.iter().copied().find(|cell| cell.subject == *name && cell.void.is_none())
     };
+    let is_base = |base: &&Cell| cells.iter().any(|cell| cell.ratio_of(&base.subject).is_some());
     match wanted {
-        Some(wanted) => counting(&wanted),
-        None => BASES.iter().find_map(counting),
+        Some(wanted) => counting(&wanted).filter(is_base),
+        None => BASES.iter().find_map(|name| counting(name).filter(is_base)),
     }
-    .filter(|_| cells.len() > 1)
 }
 
 /// The unit of a row: times above 10 us are not written in nanoseconds.
@@ -212,8 +221,11 @@ impl Scale {
 }
 
 /// A figure's name for people.
-fn label(figure: &str) -> &str {
-    match figure {
+fn label(figure: &str) -> Cow<'_, str> {
+    if let Some(base) = name::base_of(figure) {
+        return format!("CPU time per packet, as a multiple of {base}").into();
+    }
+    let label = match figure {
         name::CPU_NS_PER_PACKET => "CPU time per packet",
         name::CPU_PERCENT => "CPU of one core",
         name::PPS_PER_CORE => "Packets per second and core",
@@ -247,7 +259,10 @@ fn label(figure: &str) -> &str {
         "cpu_per_session" => "CPU time per session",
         "live_sent" => "Packets of live sessions",
         other => other,
-    }
+    };
+    label.into()
 }
 
+/// In the place of a figure that there is not.
+const NOTHING: &str = "<td class=\"nothing\">-</td>";
 const BASES: [&str; 4] = ["loop", "plain-mmsg", "mmsg", "nginx"];

@@ -1,6 +1,6 @@
 use super::*;
 use crate::measure::Host;
-use crate::result::{Better, Second, name};
+use crate::result::{Better, Second};
 use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 
 const SUBJECTS: [&str; 6] = ["uring", "mmsg", "tokio-uring", "loop", "plain-mmsg", "nginx"];
@@ -31,6 +31,9 @@ fn cell(shape: usize, index: usize, subject: &str, seconds: u32) -> Cell {
     let rounds = |factor: f64| vec![base * factor, base * factor * 1.01, base * factor * 1.02];
     cell.add(name::CPU_NS_PER_PACKET, "ns", Better::Lower, rounds(1.0));
     cell.add(name::LATENCY_P50, "ns", Better::Lower, rounds(97.0));
+    for base in ["loop", "nginx"].into_iter().filter(|base| *base != subject) {
+        cell.add(&name::ratio_of(base), "", Better::Lower, rounds(1.0 / 512.0));
+    }
     cell.add(name::DELIVERED_PPS, "1/s", Better::Higher, rounds(1e3));
     let mut histogram = crate::payload::nanoseconds();
     (1..2_000).for_each(|i| histogram.saturating_record(i * 97 + index as u64));
@@ -171,6 +174,27 @@ fn ratios_refer_to_the_loop_unless_another_base_is_wanted() {
     assert!(html.contains("<th scope=\"col\">loop<small>base of the ratios</small>"), "{html}");
     let html = Page::of(&[outcome], Some("nginx")).unwrap().html;
     assert!(html.contains("<th scope=\"col\">nginx<small>base of the ratios</small>"), "{html}");
+}
+
+#[test]
+fn the_ratio_beside_a_cost_is_the_one_within_rounds() {
+    let mut outcome = outcome(1, 6, 0);
+    let uring = outcome.cells.iter_mut().find(|cell| cell.subject == "uring").unwrap();
+    uring.figures.retain(|figure| figure.name != "of_loop");
+    uring.add("of_loop", "", Better::Lower, vec![0.0625]);
+    let html = page(&outcome).html;
+    assert!(html.contains("</data><small>0.06&#215;</small>"), "{html}");
+    assert!(html.contains("CPU time per packet, as a multiple of loop"), "{html}");
+}
+
+#[test]
+fn medians_of_subjects_that_took_no_turns_make_no_ratio() {
+    let mut outcome = outcome(1, 6, 0);
+    for cell in &mut outcome.cells {
+        cell.figures.retain(|figure| !figure.name.starts_with("of_"));
+    }
+    let html = page(&outcome).html;
+    assert!(!html.contains("&#215;") && !html.contains("base of the ratios"), "{html}");
 }
 
 #[test]

@@ -7,6 +7,25 @@ use crate::subject::Engine;
 use super::rows::Row;
 use super::{BASES, DISCARDED, of, total};
 
+/// Whether a promise was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Kept,
+    Missed,
+    /// Too few rounds count for both: nothing is known, which is no pass.
+    Unjudged,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "ok",
+            Self::Missed => "MISS",
+            Self::Unjudged => "UNJUDGED",
+        }
+    }
+}
+
 /// What is printed of a row.
 pub(super) struct Block<'a> {
     row: Row,
@@ -22,11 +41,12 @@ impl<'a> Block<'a> {
         Self { row, subjects, bases: BASES.into_iter().filter(is_there).collect(), is_judged }
     }
 
-    /// Ratios above what was promised.
+    /// Ratios above what was promised, and those that could not be judged.
     pub(super) fn misses(&self) -> usize {
         let missed = |engine: Engine, cell: &Cell| {
             let bases = self.bases.iter();
-            bases.filter(|base| self.verdict(engine, cell, **base) == Some(false)).count()
+            let verdicts = bases.filter_map(|base| self.verdict(engine, cell, *base));
+            verdicts.filter(|verdict| *verdict != Verdict::Kept).count()
         };
         self.subjects.iter().map(|(engine, cell)| missed(*engine, cell)).sum()
     }
@@ -46,7 +66,7 @@ impl<'a> Block<'a> {
             text += &self.line(*engine, cell);
             text += &self.limits(*engine);
         }
-        text
+        text + &self.absent()
     }
 
     fn line(&self, engine: Engine, cell: &Cell) -> String {
@@ -58,11 +78,7 @@ impl<'a> Block<'a> {
         for base in &self.bases {
             let ratio = cell.figure(&of(*base)).map(|figure| figure.median);
             let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let verdict = match self.verdict(engine, cell, *base) {
-                Some(true) => "ok",
-                Some(false) => "MISS",
-                None => "",
-            };
+            let verdict = self.verdict(engine, cell, *base).map_or("", Verdict::word);
             line += &format!("  {:<width$}", format!("{ratio} {verdict}"), width = width(*base));
         }
         for batch in [name::RECEIVE_BATCH, name::SEND_BATCH] {
@@ -99,34 +115,56 @@ impl<'a> Block<'a> {
         self.row.limit(engine, base).filter(|_| self.is_judged)
     }
 
-    fn verdict(&self, engine: Engine, cell: &Cell, base: Engine) -> Option<bool> {
+    /// `None` where nothing was promised.
+    fn verdict(&self, engine: Engine, cell: &Cell, base: Engine) -> Option<Verdict> {
         let limit = self.limit(engine, base)?;
-        Some(cell.figure(&of(base))?.median <= limit)
+        Some(match cell.figure(&of(base)).filter(|ratio| ratio.rounds.len() >= COMMON_ROUNDS_MIN) {
+            Some(ratio) if ratio.median <= limit => Verdict::Kept,
+            Some(_) => Verdict::Missed,
+            None => Verdict::Unjudged,
+        })
+    }
+
+    /// Promises about subjects that the caller has left out.
+    fn absent(&self) -> String {
+        let is_absent = |base: &&Engine| {
+            let mut engines = self.subjects.iter().map(|(engine, _)| *engine);
+            !self.bases.contains(base) && engines.any(|engine| self.limit(engine, **base).is_some())
+        };
+        let absent: Vec<&str> = BASES.iter().filter(is_absent).map(|base| base.label()).collect();
+        if absent.is_empty() {
+            return String::new();
+        }
+        format!("  not judged, for they take no part: limits against {}\n", absent.join(", "))
     }
 }
 
-/// Room for `0.75 MISS`, and for the heading.
+/// Room for `0.75 MISS`, and for the heading. `0.75 UNJUDGED` may push the columns behind it.
 fn width(base: Engine) -> usize {
     (base.label().len() + 3).max(9)
 }
+
+/// Rounds in which both sides of a ratio count, for it to be held against a limit.
+const COMMON_ROUNDS_MIN: usize = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::result::Better;
 
-    fn cell(ns: f64, of_loop: Option<f64>) -> Cell {
+    fn cell(ns: f64, of_loop: &[f64]) -> Cell {
         let mut cell = Cell::new("x", "y");
         cell.add(name::CPU_NS_PER_PACKET, "ns", Better::Lower, vec![ns - 10.0, ns, ns + 10.0]);
-        cell.add(&of(Engine::Loop), "", Better::Lower, of_loop.into_iter().collect());
+        cell.add(&of(Engine::Loop), "", Better::Lower, of_loop.to_vec());
         cell
     }
 
     fn text(of_loop: f64, is_judged: bool) -> (String, usize) {
-        let subjects = [
-            (Engine::Uring, cell(3_000.0 * of_loop, Some(of_loop))),
-            (Engine::Loop, cell(3_000.0, None)),
-        ];
+        text_of(&[of_loop; 3], 3_000.0 * of_loop, is_judged)
+    }
+
+    fn text_of(of_loop: &[f64], ns: f64, is_judged: bool) -> (String, usize) {
+        let subjects = [(Engine::Uring, cell(ns, of_loop)), (Engine::Loop, cell(3_000.0, &[]))];
         let block = Block::new("up-100-trains".parse().unwrap(), &subjects, is_judged);
         (block.text(), block.misses())
     }
@@ -141,7 +179,8 @@ mod tests {
              subject     ns/pkt      spread  of loop   /recv  /send\n\
              uring          210     200-220  0.07 ok\n\
              \x20 at most                       0.10\n\
-             loop          3000   2990-3010\n"
+             loop          3000   2990-3010\n\
+             \x20 not judged, for they take no part: limits against plain-mmsg, mmsg, bare\n"
         );
     }
 
@@ -153,8 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_about_too_few_common_rounds_is_not_kept() {
+        for rounds in [&[][..], &[0.07, 0.07]] {
+            let (text, misses) = text_of(rounds, 210.0, true);
+            assert_eq!(misses, 1);
+            assert!(text.contains("UNJUDGED"), "{text}");
+        }
+    }
+
+    #[test]
     fn rounds_that_were_discarded_are_told() {
-        let mut disturbed = cell(3_000.0, None);
+        let mut disturbed = cell(3_000.0, &[]);
         disturbed.add(DISCARDED, "", Better::Neither, vec![2.0]);
         let subjects = [(Engine::Loop, disturbed)];
         let block = Block::new("up-100-trains".parse().unwrap(), &subjects, true);
