@@ -48,11 +48,15 @@ fn main() {
 /// Its name, how many times it is done, and the function that prepares it and does it.
 struct Work(&'static str, u32, fn() -> u32);
 
-const WORK: [Work; 9] = [
+const WORK: [Work; 11] = [
     Work("srt_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::srt))),
     Work("srt_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::srt))),
     Work("webrtc_client_to_origin", MEDIA, || measured_from_clients(&mut warm(Sessions::webrtc))),
     Work("webrtc_origin_to_client", MEDIA, || measured_from_origins(&mut warm(Sessions::webrtc))),
+    Work("srt_client_burst", MEDIA, || measured_from_clients(&mut warm_bursts(Sessions::srt))),
+    Work("webrtc_client_burst", MEDIA, || {
+        measured_from_clients(&mut warm_bursts(Sessions::webrtc))
+    }),
     Work("srt_header", MEDIA, || measured_srt_header(&packets::data(7, 1, &[0x47; 1316]))),
     Work("rtp_header", MEDIA, || measured_rtp_header(&rtc::rtp(7, 1))),
     Work("stun_check", CHECKS, measure_checks),
@@ -69,6 +73,11 @@ fn warm(make: fn(u32) -> Sessions) -> Sessions {
     let mut sessions = make(SESSIONS);
     (0..SESSIONS).for_each(|_| assert!(is_forwarded(sessions.client_sends())));
     sessions
+}
+
+/// The same sessions, each of which sends many datagrams before the next one does.
+fn warm_bursts(make: fn(u32) -> Sessions) -> Sessions {
+    warm(make).in_bursts(BURST)
 }
 
 fn is_forwarded(verdict: Verdict) -> bool {
@@ -133,6 +142,7 @@ fn measured_srt_induction(stage: &mut Stage, induction: &[u8]) -> u32 {
 }
 
 const SESSIONS: u32 = 100;
+const BURST: u32 = 50;
 /// A thousand datagrams of each session.
 const MEDIA: u32 = 100_000;
 const CHECKS: u32 = 2_000;

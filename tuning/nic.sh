@@ -50,6 +50,11 @@ mask_of() {
     echo "$text"
 }
 
+# A mask without what says nothing: commas, and the zeros before the first digit that counts.
+mask_value() {
+    sed 's/,//g; s/^0*//' <<<"$1"
+}
+
 # Column $2 (maximum or current) of the channels named $1 (RX, TX, Combined); 0 where there are none.
 channels() {
     ethtool -l "$iface" 2>/dev/null | awk -v kind="$1:" -v which="$2" '
@@ -82,7 +87,8 @@ show() {
     echo "driver            $(ethtool -i "$iface" | awk '/^driver:/ { print $2 }')"
     echo "NUMA node         $(cat "/sys/class/net/$iface/device/numa_node" 2>/dev/null || echo none)"
     echo "queues combined   $(channels Combined current) of $(channels Combined maximum)"
-    echo "queues rx, tx     $(channels RX current) of $(channels RX maximum), $(channels TX current) of $(channels TX maximum)"
+    echo "queues rx         $(channels RX current) of $(channels RX maximum)"
+    echo "queues tx         $(channels TX current) of $(channels TX maximum)"
     for queue in "${offloads[@]}"; do
         printf '%-17s %s\n' "${queue#generic-}" "$(offload "$queue" | grep . || echo unknown)"
     done
@@ -139,7 +145,8 @@ apply() {
     # What is wrong with the list has been told by then.
     list_read=$(cpus_of "$list") || exit 2
     mapfile -t cpus <<<"$list_read"
-    [ "$(printf '%s\n' "${cpus[@]}" | sort -u | wc -l)" -eq ${#cpus[@]} ] || fail "--cpus $list: a CPU stands there twice"
+    [ "$(printf '%s\n' "${cpus[@]}" | sort -u | wc -l)" -eq ${#cpus[@]} ] ||
+        fail "--cpus $list: a CPU stands there twice"
     [ ! -e "$notes" ] || fail "$iface has been set already: nic.sh undo $iface --yes first"
     if [ "$yes" = yes ]; then
         mkdir -p "$state_folder"
@@ -176,7 +183,7 @@ apply() {
     [ "$receive_queues" -ge ${#cpus[@]} ] || [ ${#irqs[@]} -ge ${#cpus[@]} ] ||
         mask=$(mapfile -t sorted < <(printf '%s\n' "${cpus[@]}" | sort -n) && mask_of "${sorted[@]}")
     for file in "/sys/class/net/$iface/queues/"rx-*/rps_cpus; do
-        if [ "$(tr -d '0,\n' <"$file")" != "$(tr -d '0,' <<<"$mask")" ]; then
+        if [ "$(mask_value "$(cat "$file")")" != "$(mask_value "$mask")" ]; then
             note rps "$file" "$(cat "$file")"
             act write "$file" "$mask"
         fi
@@ -221,7 +228,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[[ $iface =~ ^[A-Za-z0-9_.:@-]{1,15}$ && -d /sys/class/net/$iface ]] || fail "there is no interface $iface: ip link lists them"
+[[ $iface =~ ^[A-Za-z0-9_.:@-]{1,15}$ && -d /sys/class/net/$iface ]] ||
+    fail "there is no interface $iface: ip link lists them"
 [ "$iface" != lo ] || fail "lo has no queues and no interrupts: there is nothing to set"
 command -v ethtool >/dev/null || fail "ethtool is missing: apt-get install ethtool"
 [ "$yes" = no ] || [ "$(id -u)" = 0 ] || fail "--yes needs root"

@@ -30,6 +30,9 @@ struct Media {
     name_at: usize,
     number_at: usize,
     number: u32,
+    /// Datagrams of a session that follow each other, and how many of them have come.
+    burst: u32,
+    in_burst: u32,
 }
 
 /// Whose datagrams come in where.
@@ -75,6 +78,12 @@ impl Sessions {
         Self { shard: stage.shard, now: stage.now, up: media(up), down: media(down) }
     }
 
+    /// Lets every session send so many datagrams before the next one has its turn.
+    pub fn in_bursts(mut self, burst: u32) -> Self {
+        (self.up.burst, self.down.burst) = (burst, burst);
+        self
+    }
+
     /// The next datagram of a client.
     #[inline]
     pub fn client_sends(&mut self) -> Verdict {
@@ -94,21 +103,26 @@ impl Media {
         for last in (1..flows.len()).rev() {
             flows.swap(last, random.below(last as u64 + 1) as usize);
         }
-        Self { flows, next: 0, bytes: bytes.to_vec(), name_at, number_at, number: 2000 }
+        let bytes = bytes.to_vec();
+        Self { flows, next: 0, bytes, name_at, number_at, number: 2000, burst: 1, in_burst: 0 }
     }
 
     #[inline]
     fn relay(&mut self, shard: &mut Shard, now: &mut Instant) -> Verdict {
         let flow = &self.flows[self.next];
-        self.next += 1;
+        let number = self.number + self.in_burst;
+        self.in_burst += 1;
+        if self.in_burst == self.burst {
+            (self.next, self.in_burst) = (self.next + 1, 0);
+        }
         self.bytes[self.name_at..self.name_at + 4].copy_from_slice(&flow.name.to_be_bytes());
-        self.bytes[self.number_at..self.number_at + 4].copy_from_slice(&self.number.to_be_bytes());
+        self.bytes[self.number_at..self.number_at + 4].copy_from_slice(&number.to_be_bytes());
         let datagram =
             Datagram { port: flow.port, source: flow.source, local: None, bytes: &self.bytes };
         let verdict = shard.handle(*now, datagram);
         if self.next == self.flows.len() {
-            // Every session has its next packet, and the next wake-up comes.
-            (self.next, self.number) = (0, self.number + 1);
+            // Every session has its next packets, and the next wake-up comes.
+            (self.next, self.number) = (0, self.number + self.burst);
             *now += Duration::from_micros(100);
         }
         verdict
