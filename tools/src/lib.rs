@@ -17,6 +17,7 @@
     )
 )]
 
+pub mod account;
 mod arrivals;
 pub mod baseline;
 pub mod batch;
@@ -47,6 +48,7 @@ pub mod paced;
 pub mod page;
 pub mod pair;
 pub mod payload;
+pub mod place;
 pub mod plot;
 pub mod progress;
 pub mod proof;
