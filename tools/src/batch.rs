@@ -49,6 +49,15 @@ struct Envelope {
     segment: Option<u16>,
 }
 
+impl Envelope {
+    /// Datagrams in it, if its bytes begin at `start`.
+    fn datagrams(&self, start: usize) -> u64 {
+        let length = self.end.saturating_sub(start);
+        let segment = self.segment.map_or(usize::MAX, usize::from).max(1);
+        length.div_ceil(segment).max(1) as u64
+    }
+}
+
 impl SendBatch {
     /// Appends `length` bytes bound for `route` and gives them to the caller to fill. With
     /// `segment` they leave as a train of datagrams of that many bytes. The bytes are whatever an
@@ -111,7 +120,7 @@ impl SendBatch {
                 // The error belongs to the first datagram of the run, or is an ICMP message about
                 // an earlier one.
                 Err(_) => {
-                    self.refused += 1;
+                    self.refused += first.datagrams(start);
                     1
                 }
             };

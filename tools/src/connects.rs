@@ -13,13 +13,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use crate::account::Account;
 use crate::batch::SocketOptions;
 use crate::board::Counts;
 use crate::clock::{self, SECOND};
 use crate::generator::{Generator, GeneratorSettings, Roles};
-use crate::measure::{self, CpuTime, Host};
+use crate::measure::{CpuTime, Host};
 use crate::origin::{Origin, OriginSettings};
 use crate::pair::Pair;
+use crate::place::Place;
 use crate::registration::{Endpoints, Registration, reachable};
 use crate::relay_process::{RelayFlags, RelayProcess};
 use crate::report::{duration, grouped, median};
@@ -35,13 +37,23 @@ pub struct ConnectsArguments {
     #[arg(long, value_enum, default_value = "auto")]
     engine: Engine,
     /// Handshakes begun per second, one measurement for each
-    #[arg(long, value_delimiter = ',', default_value = "1000,2000,5000")]
+    #[arg(long, value_delimiter = ',', default_value = "1000,2000,5000", conflicts_with = "hold")]
     rates: Vec<f64>,
     /// How long handshakes are begun
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u64).range(1..=60),
+        conflicts_with = "hold"
+    )]
     step_seconds: u64,
     /// Measurements of each rate that count; one more comes first and does not
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(
+        long,
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u32).range(1..=99),
+        conflicts_with = "hold"
+    )]
     rounds: u32,
     /// Sessions with media meanwhile: the even ones publish, the odd ones play
     #[arg(long, default_value_t = 100)]
@@ -63,11 +75,14 @@ pub struct ConnectsArguments {
     #[arg(long, default_value = "20s", value_parser = humantime::parse_duration, requires = "hold")]
     hold_for: Duration,
     /// Descriptors that the relay may have while it holds them
-    #[arg(long, default_value_t = 20_000, requires = "hold")]
+    #[arg(long, default_value_t = 20_000, requires = "hold", conflicts_with = "target")]
     descriptors: u64,
-    /// Use the running relay whose SRT listener this is; its CPU time and memory are not measured
-    #[arg(long, value_name = "IP:PORT", conflicts_with = "hold")]
+    /// Use the running relay whose SRT listener this is; its limits have to allow the rates
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "engine")]
     target: Option<SocketAddr>,
+    /// The running relay's process on this machine: its CPU time and memory are read from there
+    #[arg(long, value_name = "PID", requires = "target")]
+    pid: Option<i32>,
     /// Where the origin emulator listens; a running relay has to relay to it
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     origin: SocketAddr,
@@ -79,7 +94,8 @@ pub struct ConnectsArguments {
     json: Option<PathBuf>,
 }
 
-/// Measures and prints. Whether every rate was reached without a loss on the live sessions.
+/// Measures and prints. Whether every rate was reached without a loss on the live sessions, neither
+/// of the relay's nor of the tool's own.
 ///
 /// # Errors
 /// Something could not be started, or the live sessions could not connect.
@@ -88,6 +104,10 @@ pub fn run(arguments: &ConnectsArguments) -> anyhow::Result<bool> {
         arguments.rates.iter().all(|rate| (1.0..=100_000.0).contains(rate)),
         "--rates {:?}: each has to be between 1 and 100000",
         arguments.rates
+    );
+    ensure!(
+        !arguments.hold || arguments.target.is_none() || arguments.pid.is_some(),
+        "--hold measures memory: say with --pid which process the running relay is"
     );
     let stage = Stage::new(arguments)?;
     let mut outcome = Outcome::new("SRT connects", Host::this());
@@ -107,14 +127,17 @@ pub fn run(arguments: &ConnectsArguments) -> anyhow::Result<bool> {
 struct Stage<'a> {
     arguments: &'a ConnectsArguments,
     flags: RelayFlags,
-    tool_cpus: Vec<usize>,
-    relay_cpu: usize,
+    place: Place,
+    /// Of the running relay, where its process is known.
+    running: Option<Account>,
 }
 
 /// An origin, a relay before it, and sessions with media.
 struct Scene {
     origin: Origin,
     relay: Option<RelayProcess>,
+    /// Of the relay, wherever it was started.
+    account: Option<Account>,
     target: SocketAddr,
     live: Option<Worker>,
 }
@@ -133,14 +156,17 @@ struct Round {
 
 impl<'a> Stage<'a> {
     fn new(arguments: &'a ConnectsArguments) -> anyhow::Result<Self> {
-        let cpus = measure::allowed_cpus();
-        let relay_cpu = *cpus.first().context("this process may use no CPU")?;
-        let others: Vec<usize> = cpus.iter().copied().filter(|cpu| *cpu != relay_cpu).collect();
-        let tool_cpus = if others.is_empty() { cpus } else { others };
-        let control_cpu = tool_cpus.first().copied().unwrap_or(relay_cpu);
-        let mut flags = RelayFlags::without_limits(arguments.engine, relay_cpu, control_cpu);
+        let place = match arguments.target {
+            Some(_) => Place::beside_running()?,
+            None => Place::apart()?,
+        };
+        let running = arguments.pid.zip(arguments.target);
+        let running =
+            running.map(|(pid, address)| Account::of_running(pid, address)).transpose()?;
+        place.leave_relay()?;
+        let mut flags = RelayFlags::without_limits(arguments.engine, place.relay, place.control());
         flags.descriptors = arguments.hold.then_some(arguments.descriptors);
-        Ok(Self { arguments, flags, tool_cpus, relay_cpu })
+        Ok(Self { arguments, flags, place, running })
     }
 
     fn describe(&self, outcome: &mut Outcome) {
@@ -151,7 +177,8 @@ impl<'a> Stage<'a> {
         } else {
             println!("Limits of the relay: {}", self.flags.limits());
             outcome.note("relay limits", self.flags.limits());
-            outcome.note("cpus", format!("relay {}, tool {:?}", self.relay_cpu, self.tool_cpus));
+            let Place { relay, tool } = &self.place;
+            outcome.note("cpus", format!("relay {relay}, tool {tool:?}"));
         }
         if !self.arguments.hold {
             outcome.note("rounds", format!("{rounds} of {step_seconds} s, one before dropped"));
@@ -181,8 +208,8 @@ impl<'a> Stage<'a> {
         println!();
         for (rate, rounds) in rates.iter().zip(&rounds) {
             let all_held = rounds.iter().all(Round::holds);
-            holds &= all_held;
             let cell = self.cell(*rate, &engine, rounds);
+            holds &= all_held && cell.void.is_none();
             println!("{}", verdict(*rate, all_held, rounds, cell.void.as_deref()));
             outcome.cells.push(cell);
         }
@@ -198,7 +225,7 @@ impl<'a> Stage<'a> {
             sends_media: false,
             sessions_max: SESSIONS_MAX,
             socket: STAMPED,
-            cpus: self.tool_cpus.clone(),
+            cpus: self.place.tool.clone(),
             ..OriginSettings::new(arguments.origin)
         };
         let origin = Origin::start(settings)
@@ -222,14 +249,16 @@ impl<'a> Stage<'a> {
                 stream_prefix: "live/steady".to_owned(),
                 ..GeneratorSettings::new(target, arguments.live)
             };
-            let live = Generator::start(settings, self.tool_cpus.clone(), false)?;
+            let live = Generator::start(settings, self.place.tool.clone(), false)?;
             await_sessions(&live, arguments.live).context("the live sessions")?;
             let pair = Pair { origin: origin.worker(), clients: &live };
             pair.send_media(true);
             clock::pause(WARM_UP);
             anyhow::Ok(live)
         });
-        Ok(Scene { live: live.transpose()?, origin, relay, target })
+        let account = relay.as_ref().map(|relay| relay.account().clone());
+        let account = account.or_else(|| self.running.clone());
+        Ok(Scene { live: live.transpose()?, origin, relay, account, target })
     }
 
     fn cell(&self, rate: f64, engine: &str, rounds: &[Round]) -> Cell {
@@ -275,7 +304,7 @@ impl Scene {
         // What is in flight at one moment is counted as lost, so the account is of the whole time
         // that the live sessions have media and is drawn up when everything has arrived.
         let drops_before = self.origin.receive_drops();
-        let cpu_before = self.relay.as_ref().map(RelayProcess::shard_cpu).transpose()?;
+        let cpu_before = self.account.as_ref().map(Account::shard_cpu).transpose()?;
         let started = clock::now();
         let settings = GeneratorSettings {
             roles: Roles::Publish,
@@ -284,13 +313,13 @@ impl Scene {
             seed: 7,
             ..GeneratorSettings::new(self.target, callers)
         };
-        let clients = Generator::start(settings, stage.tool_cpus.clone(), false)
+        let clients = Generator::start(settings, stage.place.tool.clone(), false)
             .context("start the callers")?;
         let is_settled = |c: &Counts| c.connected + c.refused + c.timed_out >= callers as u64;
         clients.wait_for(Duration::from_secs(stage.arguments.step_seconds) + PATIENCE, is_settled);
         let took_s = clock::now().saturating_sub(started) as f64 / SECOND as f64;
-        let cpu = self.relay.as_ref().map(RelayProcess::shard_cpu).transpose()?;
-        let cpu = cpu.zip(cpu_before).map(|(after, before)| after.since(before));
+        let cpu = self.account.as_ref().map(Account::shard_cpu).transpose()?;
+        let cpu = cpu.zip(cpu_before).map(|(after, before)| after.since(&before));
         let (published, own_drops) = (clients.published(), clients.receive_drops());
         let (live_sent, live_lost, live_drops) = pair.map_or((0, 0, 0), |pair| {
             pair.send_media(false);
@@ -350,7 +379,7 @@ fn verdict(rate: f64, held: bool, rounds: &[Round], void: Option<&str>) -> Strin
     let completed = grouped(median(&per_second).unwrap_or(0.0) as u64);
     let rate = grouped(rate as u64);
     match (void, held) {
-        (Some(why), _) => format!("{rate} connects/s: void, {why}."),
+        (Some(why), _) => format!("VOID: {why}; of {rate} connects/s nothing is known."),
         (None, true) => format!("{rate} connects/s: holds; {completed} completed, nothing lost."),
         (None, false) => format!("{rate} connects/s: DOES NOT HOLD; {completed} completed."),
     }

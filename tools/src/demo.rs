@@ -13,16 +13,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
 
 use crate::batch::SocketOptions;
 use crate::board::Counts;
 use crate::clock;
 use crate::generator::{Generator, GeneratorSettings};
+use crate::hdr;
 use crate::measure::{self, CpuTime, Host, ThreadId};
 use crate::origin::{Origin, OriginSettings};
 use crate::pair::{Pair, Totals};
 use crate::registration::Endpoints;
-use crate::report::{Percentiles, write_json};
+use crate::report::Percentiles;
+use crate::result::{Better, Cell, Outcome, name};
 use crate::station::Media;
 use crate::subject::{Engine, Sends, Subject, WebrtcEntrance};
 use crate::webrtc;
@@ -58,12 +61,10 @@ pub struct DemoArguments {
 }
 
 /// What a demo found.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 pub struct DemoResult {
     host: Host,
     engine: &'static str,
-    rate: f64,
-    size: u16,
     seconds: f64,
     protocols: Vec<ProtocolResult>,
     all: Delivery,
@@ -82,13 +83,14 @@ pub struct DemoResult {
 }
 
 /// What it found of one protocol.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 struct ProtocolResult {
     protocol: &'static str,
-    #[serde(flatten)]
     delivery: Delivery,
     /// One way, without the relay.
     direct: Percentiles,
+    /// One way, from when a packet was due to its arrival.
+    due: Histogram<u64>,
     /// One way, through the relay.
     relayed: Percentiles,
     /// `relayed` less the median of `direct`.
@@ -98,7 +100,7 @@ struct ProtocolResult {
 }
 
 /// What was to arrive and what did.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug)]
 struct Delivery {
     sessions: u64,
     /// Media packets that clients and origins sent.
@@ -128,7 +130,77 @@ impl Delivery {
     }
 }
 
+impl Delivery {
+    fn cell(&self, shape: &str, engine: &str, seconds: f64) -> Cell {
+        let mut cell = Cell::new(format!("{shape}, {} sessions", self.sessions), engine);
+        let mut add = |name, unit, better, value| cell.add(name, unit, better, vec![value]);
+        add(name::OFFERED_PPS, "1/s", Better::Neither, self.packets_in as f64 / seconds);
+        add(name::DELIVERED_PPS, "1/s", Better::Higher, self.packets_out as f64 / seconds);
+        for (name, count) in [
+            (name::LOST, self.lost),
+            (name::REORDERED, self.reordered),
+            ("duplicates", self.duplicates),
+            ("damaged", self.damaged),
+        ] {
+            add(name, "", Better::Lower, count as f64);
+        }
+        cell
+    }
+}
+
+impl ProtocolResult {
+    fn cell(&self, result: &DemoResult) -> Cell {
+        let mut cell = self.delivery.cell(self.protocol, result.engine, result.seconds);
+        let due = |quantile| self.due.value_at_quantile(quantile);
+        for (name, nanoseconds) in [
+            (name::LATENCY_P50, due(0.5)),
+            (name::LATENCY_P90, due(0.9)),
+            (name::LATENCY_P99, due(0.99)),
+            (name::LATENCY_P999, due(0.999)),
+            (name::LATENCY_MAX, due(1.0)),
+            ("direct_latency_p50", self.direct.p50_ns),
+            ("added_latency_p50", self.added.p50_ns),
+            ("added_latency_p99", self.added.p99_ns),
+            ("added_latency_p99.9", self.added.p999_ns),
+            ("added_latency_max", self.added.max_ns),
+            ("lateness_p99", self.lateness.p99_ns),
+        ] {
+            cell.add(name, "ns", Better::Lower, vec![nanoseconds as f64]);
+        }
+        cell.latency = hdr::encode(&self.due);
+        cell
+    }
+}
+
 impl DemoResult {
+    /// As a result holds it: a cell for each protocol, and one for what they share.
+    fn outcome(&self, arguments: &DemoArguments) -> Outcome {
+        let mut outcome = Outcome::new("Demo", self.host.clone());
+        outcome.note("srt", format!("{} packets/s of {} B", arguments.rate, arguments.size));
+        outcome.note("duration", format!("{:?}", arguments.duration));
+        outcome.note("seed", arguments.seed);
+        let mut all = self.all.cell("both protocols", self.engine, self.seconds);
+        let mut add = |name, unit, better, value| all.add(name, unit, better, vec![value]);
+        add("cpu_ns_per_datagram", "ns", Better::Lower, self.cpu_ns_per_datagram);
+        add("datagrams", "", Better::Neither, self.datagrams as f64);
+        add(name::CPU_PERCENT, "%", Better::Lower, self.cpu_percent);
+        add(name::RUN_DELAY_PERCENT, "%", Better::Lower, self.run_delay_percent);
+        if let Some(batch) = self.datagrams_per_send {
+            add(name::SEND_BATCH, "", Better::Neither, batch);
+        }
+        outcome.cells = self.protocols.iter().map(|one| one.cell(self)).collect();
+        outcome.cells.push(all);
+        let void = if self.own_drops > 0 {
+            Some(format!("own queues dropped {} datagrams", self.own_drops))
+        } else if self.backlog_drops > 0 {
+            Some(format!("the kernel's backlog dropped {} packets", self.backlog_drops))
+        } else {
+            None
+        };
+        outcome.cells.iter_mut().for_each(|cell| cell.void.clone_from(&void));
+        outcome
+    }
+
     /// Whether every packet arrived once and in order, and the tool itself lost nothing.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -160,7 +232,7 @@ pub fn run(arguments: &DemoArguments) -> anyhow::Result<DemoResult> {
     let result = stage.perform(&subject, &cast, &direct)?;
     report::print_summary(&result);
     if let Some(path) = &arguments.json {
-        write_json(path, &result)?;
+        result.outcome(arguments).write(path)?;
     }
     Ok(result)
 }
@@ -330,6 +402,7 @@ impl Stage<'_> {
                     protocol: act.protocol,
                     delivery: Delivery::of(*totals),
                     direct: *direct,
+                    due: act.pair.due_latency(),
                     relayed,
                     added: relayed.less(direct.p50_ns),
                     lateness: Percentiles::of(&act.pair.lateness()),
@@ -341,8 +414,6 @@ impl Stage<'_> {
         Ok(DemoResult {
             host: self.host.clone(),
             engine: subject.engine,
-            rate: self.arguments.rate,
-            size: self.arguments.size,
             seconds,
             protocols: protocols.collect(),
             all: Delivery::of(all),
@@ -447,7 +518,12 @@ mod tests {
         };
         let result = run(&arguments).unwrap();
         assert!(result.is_clean(), "{result:?}");
-        assert!(result.cpu_ns_per_datagram > 0.0);
+        let outcome = result.outcome(&arguments);
+        let shapes: Vec<&str> = outcome.cells.iter().map(|cell| cell.shape.as_str()).collect();
+        assert_eq!(shapes, ["SRT, 10 sessions", "both protocols, 10 sessions"]);
+        let figure = |cell: &Cell, name| cell.figure(name).map(|figure| figure.median);
+        assert!(figure(&outcome.cells[0], name::LATENCY_P50) > Some(0.0));
+        assert!(figure(&outcome.cells[1], "cpu_ns_per_datagram") > Some(0.0));
     }
 
     #[test]

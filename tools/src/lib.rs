@@ -29,6 +29,7 @@
     )
 )]
 
+pub mod account;
 mod arrivals;
 pub mod baseline;
 pub mod batch;
@@ -59,6 +60,7 @@ pub mod paced;
 pub mod page;
 pub mod pair;
 pub mod payload;
+pub mod place;
 pub mod plot;
 pub mod progress;
 pub mod proof;

@@ -33,8 +33,6 @@ struct CommandLine {
 enum Command {
     /// Show the relay at work: sessions in both directions, live figures, a verdict
     Demo(DemoArguments),
-    /// Measure WebRTC sessions through the relay and through a plain one (the same as run webrtc)
-    Webrtc(PacedArguments),
     /// Be the clients of a relay or an origin, with paced media
     #[command(subcommand)]
     Generate(GenerateCommand),
@@ -85,7 +83,7 @@ fn main() -> ExitCode {
         Command::Run(Run::Srt(arguments)) => run::run(&arguments),
         Command::Run(Run::Paced(arguments)) => steady::run(&arguments),
         Command::Run(Run::Overload(arguments)) => overload::run(&arguments),
-        Command::Webrtc(arguments) | Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
+        Command::Run(Run::Webrtc(arguments)) => paced::run(&arguments),
         Command::Seek(arguments) => seek::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Report(arguments) => page::run(&arguments),

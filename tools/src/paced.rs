@@ -13,21 +13,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use hdrhistogram::Histogram;
 
 use crate::batch::SocketOptions;
 use crate::clock;
 use crate::generator::Roles;
+use crate::hdr;
 use crate::measure::{self, CpuTime, Host, ThreadId};
 use crate::pair::{Pair, Totals};
+use crate::place::Place;
 use crate::registration::Endpoints;
-use crate::report::{Percentiles, duration, grouped, write_json};
+use crate::report::{Percentiles, duration, grouped};
+use crate::result::{Better, Cell, Outcome, name};
 use crate::subject::{Engine, Sends, Subject};
 use crate::webrtc::generator::{Generator, GeneratorSettings};
 use crate::webrtc::origin::{Origin, OriginSettings};
 use crate::webrtc::station::MediaArguments;
 use crate::worker::{Worker, await_sessions};
 
-/// `ringway-bench webrtc`
+/// `ringway-bench run webrtc`
 #[derive(Clone, Debug, clap::Args)]
 pub struct PacedArguments {
     /// Relays to compare
@@ -53,7 +57,7 @@ pub struct PacedArguments {
 }
 
 /// What one relay did.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 struct Figure {
     engine: &'static str,
     is_baseline: bool,
@@ -72,7 +76,9 @@ struct Figure {
     /// Datagrams that the tool's own receive queues dropped: the run is void.
     own_drops: u64,
     setup: Percentiles,
+    /// From when a packet was due.
     one_way: Percentiles,
+    latency: Histogram<u64>,
     lateness: Percentiles,
     /// Datagrams of all kinds that came out of the relay.
     datagrams: u64,
@@ -82,14 +88,8 @@ struct Figure {
     datagrams_per_send: Option<f64>,
 }
 
-#[derive(Clone, Debug, serde::Serialize)]
+/// What all of them did.
 struct PacedResult {
-    host: Host,
-    metric: &'static str,
-    relay_cpu: usize,
-    tool_cpus: Vec<usize>,
-    turns: u32,
-    packets_per_second_and_session: f64,
     /// Packets that the kernel dropped before any receive queue, from whomever.
     backlog_drops: u64,
     figures: Vec<Figure>,
@@ -102,12 +102,7 @@ struct PacedResult {
 /// A relay does not start, or does not let its clients in.
 pub fn run(arguments: &PacedArguments) -> anyhow::Result<bool> {
     ensure!(arguments.sessions > 0, "--sessions must be at least 1");
-    let cpus = measure::allowed_cpus();
-    let (relay_cpu, tool_cpus) = cpus.split_first().context("this process may use no CPU")?;
-    ensure!(
-        !tool_cpus.is_empty(),
-        "a measurement needs two CPUs: the relay must have one for itself"
-    );
+    let Place { relay: relay_cpu, tool: tool_cpus } = &Place::apart()?;
     let host = Host::this();
     let backlog_drops = measure::backlog_drops();
     let mut contestants = Vec::new();
@@ -127,20 +122,76 @@ pub fn run(arguments: &PacedArguments) -> anyhow::Result<bool> {
     }
     let figures = contestants.into_iter().map(Contestant::figure);
     let result = PacedResult {
-        host,
-        metric: METRIC,
-        relay_cpu: *relay_cpu,
-        tool_cpus: tool_cpus.to_vec(),
-        turns: arguments.turns,
-        packets_per_second_and_session: arguments.media.media().packets_per_second(),
         figures: figures.collect::<anyhow::Result<_>>()?,
         backlog_drops: measure::backlog_drops() - backlog_drops,
     };
     print_figures(&result);
     if let Some(path) = &arguments.json {
-        write_json(path, &result)?;
+        let mut outcome = Outcome::new(METRIC, host);
+        outcome.note("cpus", format!("relay {relay_cpu}, tool {tool_cpus:?}"));
+        outcome.note("duration", format!("{:?} in {} turns", arguments.duration, arguments.turns));
+        outcome.note("media", format!("{:?}", arguments.media.media()));
+        outcome.note("seed", arguments.seed);
+        let shape = arguments.shape();
+        outcome.cells = result.figures.iter().map(|figure| figure.cell(&shape, &result)).collect();
+        outcome.write(path)?;
     }
     Ok(is_delivered(&result.figures))
+}
+
+impl PacedArguments {
+    fn shape(&self) -> String {
+        let rate = self.media.media().packets_per_second() * self.sessions as f64;
+        format!("WebRTC, {} sessions, {} packets/s", self.sessions, grouped(rate.round() as u64))
+    }
+}
+
+impl Figure {
+    /// As a result holds it.
+    fn cell(&self, shape: &str, result: &PacedResult) -> Cell {
+        let mut cell = Cell::new(shape, self.engine);
+        let mut add = |name: &str, unit, better, value| cell.add(name, unit, better, vec![value]);
+        let (lower, neither) = (Better::Lower, Better::Neither);
+        add("cpu_ns_per_datagram", "ns", lower, self.cpu_ns_per_datagram);
+        add(name::CPU_PERCENT, "%", lower, self.cpu_percent);
+        add(name::RUN_DELAY_PERCENT, "%", lower, self.run_delay_percent);
+        add(name::OFFERED_PPS, "1/s", neither, self.packets_in as f64 / self.seconds);
+        add(name::DELIVERED_PPS, "1/s", Better::Higher, self.packets_out as f64 / self.seconds);
+        for (name, count) in [
+            (name::LOST, self.lost),
+            (name::REORDERED, self.reordered),
+            ("duplicates", self.duplicates),
+            ("damaged", self.damaged),
+        ] {
+            add(name, "", lower, count as f64);
+        }
+        for (name, nanoseconds) in [
+            (name::LATENCY_P50, self.one_way.p50_ns),
+            (name::LATENCY_P90, self.latency.value_at_quantile(0.9)),
+            (name::LATENCY_P99, self.one_way.p99_ns),
+            (name::LATENCY_P999, self.one_way.p999_ns),
+            (name::LATENCY_MAX, self.one_way.max_ns),
+            ("setup_p50", self.setup.p50_ns),
+            ("setup_p99", self.setup.p99_ns),
+            ("lateness_p99", self.lateness.p99_ns),
+        ] {
+            add(name, "ns", lower, nanoseconds as f64);
+        }
+        add("sessions", "", neither, self.sessions as f64);
+        add("datagrams", "", neither, self.datagrams as f64);
+        if let Some(batch) = self.datagrams_per_send {
+            add(name::SEND_BATCH, "", neither, batch);
+        }
+        cell.latency = hdr::encode(&self.latency);
+        cell.void = if self.own_drops > 0 {
+            Some(format!("own queues dropped {} datagrams", self.own_drops))
+        } else if result.backlog_drops > 0 {
+            Some(format!("the kernel's backlog dropped {} packets", result.backlog_drops))
+        } else {
+            None
+        };
+        cell
+    }
 }
 
 fn is_delivered(figures: &[Figure]) -> bool {
@@ -249,7 +300,7 @@ impl Contestant {
     fn figure(self) -> anyhow::Result<Figure> {
         let pair = self.pair()?;
         let Self { totals, cpu, .. } = self;
-        let own_drops = pair.own_drops();
+        let (own_drops, latency) = (pair.own_drops(), pair.due_latency());
         let seconds = self.busy_ns as f64 / 1e9;
         Ok(Figure {
             engine: self.subject.engine,
@@ -265,7 +316,8 @@ impl Contestant {
             is_clean: totals.is_clean() && own_drops == 0,
             own_drops,
             setup: Percentiles::of(&pair.clients.published().setup),
-            one_way: Percentiles::of(&pair.latency()),
+            one_way: Percentiles::of(&latency),
+            latency,
             lateness: Percentiles::of(&pair.lateness()),
             datagrams: totals.datagrams,
             cpu_ns_per_datagram: cpu.cpu_ns as f64 / totals.datagrams.max(1) as f64,
@@ -373,11 +425,19 @@ mod tests {
     }
 
     #[test]
-    fn everything_arrives_through_the_plain_loop() {
+    fn everything_arrives_through_the_plain_loop_and_the_result_can_be_read() {
         let short = ["", "--engines", "loop", "--sessions", "10", "--duration", "400ms"];
         let words = short.into_iter().chain(["--turns", "2", "--shape", "mixed"]);
-        let arguments = CommandLine::parse_from(words).arguments;
-        assert!(run(&arguments).unwrap());
+        let file = std::env::temp_dir().join(format!("ringway-webrtc-{}", std::process::id()));
+        let json = Some(file.clone());
+        let arguments = PacedArguments { json, ..CommandLine::parse_from(words).arguments };
+        let is_delivered = run(&arguments).unwrap();
+        let outcome = Outcome::read(&file);
+        std::fs::remove_file(&file).unwrap();
+        let outcome = outcome.unwrap();
+        let cell = outcome.cell(&arguments.shape(), "loop").unwrap();
+        assert!(is_delivered && cell.figure(name::LATENCY_P99).unwrap().median > 0.0);
+        assert!(cell.figure(name::DELIVERED_PPS).unwrap().median > 0.0 && cell.latency.is_some());
     }
 
     #[test]

@@ -57,7 +57,20 @@ impl Pair<'_> {
         self.origin.wait_for(patience, is_complete);
     }
 
-    /// From send to arrival, both ways.
+    /// From when packets were due to their arrival, both ways: a sender that stalls lengthens it
+    /// instead of leaving out what was due meanwhile (coordinated omission).
+    #[must_use]
+    pub fn due_latency(self) -> Histogram<u64> {
+        self.both(|published| published.due_latency)
+    }
+
+    /// Datagrams that the kernel did not take from either side, since their sockets were opened.
+    #[must_use]
+    pub fn send_errors(self) -> u64 {
+        self.origin.counts().send_errors + self.clients.counts().send_errors
+    }
+
+    /// From send to arrival, both ways: what the way took, however late the sender was.
     #[must_use]
     pub fn latency(self) -> Histogram<u64> {
         self.both(|published| published.latency)

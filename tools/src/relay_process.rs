@@ -4,7 +4,6 @@
 //! raises can be read in its set-up and repeated by hand.
 
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -15,7 +14,9 @@ use ringway::config::Variables;
 use ringway::relay::{Relay, Signals};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use crate::measure::{CpuTime, ThreadId};
+use crate::account::Account;
+use crate::measure::ThreadId;
+use crate::place::Place;
 use crate::registration::Endpoints;
 use crate::subject::Engine;
 
@@ -73,6 +74,7 @@ pub fn serve(arguments: &HostArguments) -> anyhow::Result<()> {
 pub struct RelayProcess {
     child: Child,
     serving: Serving,
+    account: Account,
     /// The child ends when this closes.
     stdin: Option<ChildStdin>,
 }
@@ -89,6 +91,13 @@ pub struct RelayFlags {
 }
 
 impl RelayFlags {
+    /// One shard on the relay's CPU, control on one of the tool's, and every limit as it comes.
+    #[must_use]
+    pub fn new(engine: Engine, place: &Place) -> Self {
+        let (cpu, control_cpu) = (place.relay, place.control());
+        Self { engine, cpu, control_cpu, limits: Vec::new(), descriptors: None }
+    }
+
     /// One shard on `cpu`, control on `control_cpu`, and every limit per source and per second so
     /// high that none of them is what is measured.
     #[must_use]
@@ -149,13 +158,15 @@ impl RelayProcess {
         let stdout = child.stdout.take().context("the relay's standard output is missing")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).context("wait for the relay")?;
-        let serving = serde_json::from_str(&line).with_context(|| {
+        let serving: Serving = serde_json::from_str(&line).with_context(|| {
             // It has said why on standard error.
             let _ = child.kill();
             let _ = child.wait();
             "the relay did not start"
         })?;
-        Ok(Self { child, serving, stdin })
+        let Serving { pid, shard, .. } = serving;
+        let account = Account::new(pid, vec![ThreadId { pid, tid: shard }]);
+        Ok(Self { child, serving, account, stdin })
     }
 
     /// Where SRT callers connect to.
@@ -180,48 +191,10 @@ impl RelayProcess {
         &self.serving.engine
     }
 
-    /// What its shard's thread has used so far.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn shard_cpu(&self) -> anyhow::Result<CpuTime> {
-        let Serving { pid, shard, .. } = self.serving;
-        CpuTime::of(ThreadId { pid, tid: shard }).context("read the relay's CPU time")
-    }
-
-    /// What all its threads have used so far.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn cpu(&self) -> anyhow::Result<CpuTime> {
-        let pid = self.serving.pid;
-        let tasks =
-            fs::read_dir(format!("/proc/{pid}/task")).context("read the relay's threads")?;
-        let threads = tasks.flatten().filter_map(|entry| {
-            let tid = entry.file_name().to_str()?.parse().ok()?;
-            // A thread that ends meanwhile takes its account along.
-            CpuTime::of(ThreadId { pid, tid }).ok()
-        });
-        Ok(threads.fold(CpuTime::default(), CpuTime::plus))
-    }
-
-    /// Bytes of its memory that are resident.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn resident(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.serving.pid))
-            .context("read the relay's memory")?;
-        resident_in(&status).context("the kernel does not say how much memory is resident")
-    }
-
-    /// Descriptors that it has open.
-    ///
-    /// # Errors
-    /// It has ended.
-    pub fn descriptors(&self) -> anyhow::Result<usize> {
-        let open = fs::read_dir(format!("/proc/{}/fd", self.serving.pid));
-        Ok(open.context("read the relay's descriptors")?.count())
+    /// What it has used.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 }
 
@@ -232,12 +205,6 @@ impl Drop for RelayProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn resident_in(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1_024)
 }
 
 #[cfg(test)]
@@ -261,11 +228,5 @@ mod tests {
         let cli::Command::Serve(config, _) = parsed else { panic!("{parsed:?}") };
         assert_eq!((config.pending_max, config.shards), (65_536, Some(1)));
         assert_eq!(config.origins[0].srt, Some(10_080));
-    }
-
-    #[test]
-    fn resident_memory_is_read_in_bytes() {
-        assert_eq!(resident_in("VmPeak:\t 9 kB\nVmRSS:\t   1234 kB\n"), Some(1_263_616));
-        assert_eq!(resident_in("Name:\tx\n"), None);
     }
 }

@@ -124,15 +124,15 @@ pub mod name {
     pub const LOST: &str = "lost";
     /// Packets that were overtaken.
     pub const REORDERED: &str = "reordered";
-    /// One-way latency.
+    /// One way, from when a packet was due to its arrival: a late sender is in it.
     pub const LATENCY_P50: &str = "latency_p50";
-    /// One-way latency.
+    /// One way, from when a packet was due to its arrival: a late sender is in it.
     pub const LATENCY_P90: &str = "latency_p90";
-    /// One-way latency.
+    /// One way, from when a packet was due to its arrival: a late sender is in it.
     pub const LATENCY_P99: &str = "latency_p99";
-    /// One-way latency.
+    /// One way, from when a packet was due to its arrival: a late sender is in it.
     pub const LATENCY_P999: &str = "latency_p99.9";
-    /// One-way latency.
+    /// One way, from when a packet was due to its arrival: a late sender is in it.
     pub const LATENCY_MAX: &str = "latency_max";
     /// Datagrams per receive that brought any.
     pub const RECEIVE_BATCH: &str = "datagrams_per_receive";

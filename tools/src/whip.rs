@@ -1,8 +1,9 @@
 //! `ringway-bench run whip`: WHIP requests per second.
 //!
 //! A few connections each post an offer, wait for the answer, end the session by DELETE and begin
-//! anew, once with connections that stay and once with a fresh one for every request. The relay has
-//! a process of its own. As long as it leaves a part of its CPU idle the tool is what limits the
+//! anew, once with connections that stay and once with a fresh one for every request. This is a closed
+//! loop: a request waits for the answer before it, so a slow relay is asked less often, and its
+//! latencies are those of this rate and of no other. The relay has a process of its own. As long as it leaves a part of its CPU idle the tool is what limits the
 //! rate; then the rate is called what it is, a lower bound.
 
 mod client;
@@ -16,9 +17,11 @@ use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
 
 use self::client::Client;
+use crate::account::Account;
 use crate::clock::{self, SECOND};
-use crate::measure::{self, Host};
+use crate::measure::Host;
 use crate::payload;
+use crate::place::Place;
 use crate::registration::{Endpoints, Registration, reachable};
 use crate::relay_process::{RelayFlags, RelayProcess};
 use crate::report::{duration, grouped, median};
@@ -39,10 +42,13 @@ pub struct WhipArguments {
     /// Rounds that count; one more comes first and does not
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// Use the running relay whose WHIP listener this is; its CPU time is not measured, and its
-    /// limits per source have to allow the rate
+    /// Use the running relay whose WHIP listener this is; its limits per source have to allow the
+    /// rate
     #[arg(long, value_name = "IP:PORT")]
     http: Option<SocketAddr>,
+    /// The running relay's process on this machine: its CPU time is read from there
+    #[arg(long, value_name = "PID", requires = "http")]
+    pid: Option<i32>,
     /// Where the origin emulator takes media; a running relay has to relay to it
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0")]
     origin: SocketAddr,
@@ -62,10 +68,14 @@ pub struct WhipArguments {
 /// # Errors
 /// Something could not be started, or a request was refused.
 pub fn run(arguments: &WhipArguments) -> anyhow::Result<bool> {
-    let cpus = measure::allowed_cpus();
-    let relay_cpu = *cpus.first().context("this process may use no CPU")?;
-    let others: Vec<usize> = cpus.iter().copied().filter(|cpu| *cpu != relay_cpu).collect();
-    let tool_cpus = if others.is_empty() { cpus } else { others };
+    let place = match arguments.http {
+        Some(_) => Place::beside_running()?,
+        None => Place::apart()?,
+    };
+    let running = arguments.pid.zip(arguments.http);
+    let running = running.map(|(pid, address)| Account::of_running(pid, address)).transpose()?;
+    place.leave_relay()?;
+    let Place { relay: relay_cpu, tool: tool_cpus } = place;
     let origin = Origin::start(OriginSettings {
         http: arguments.origin_http,
         rtc: arguments.origin,
@@ -99,11 +109,12 @@ pub fn run(arguments: &WhipArguments) -> anyhow::Result<bool> {
         (Some(relay), _) => relay.http()?,
         (None, http) => http.context("no relay")?,
     };
-    measure::pin(&tool_cpus).context("leave the relay's CPU")?;
+    outcome.note("method", "closed loop: a request waits for the answer before it");
     outcome.note("connections", arguments.connections);
     let WhipArguments { rounds, step_seconds, .. } = arguments;
     outcome.note("rounds", format!("{rounds} of {step_seconds} s, one before dropped"));
-    let bench = Bench { arguments, http, relay: relay.as_ref() };
+    let account = relay.as_ref().map(RelayProcess::account).or(running.as_ref());
+    let bench = Bench { arguments, http, account, is_running: relay.is_none() };
     let is_complete = bench.run(&mut outcome)?;
     if let Some(path) = &arguments.json {
         outcome.write(path)?;
@@ -114,7 +125,9 @@ pub fn run(arguments: &WhipArguments) -> anyhow::Result<bool> {
 struct Bench<'a> {
     arguments: &'a WhipArguments,
     http: SocketAddr,
-    relay: Option<&'a RelayProcess>,
+    account: Option<&'a Account>,
+    /// It was running already.
+    is_running: bool,
 }
 
 /// How requests come.
@@ -189,28 +202,37 @@ impl Bench<'_> {
     }
 
     fn cpu_s(&self) -> Option<f64> {
-        Some(self.relay?.cpu().ok()?.cpu_ns as f64 / SECOND as f64)
+        Some(self.account?.cpu().ok()?.cpu_ns as f64 / SECOND as f64)
     }
 
     fn cell(&self, kind: Connection, rounds: &[Round]) -> Cell {
-        let subject = if self.relay.is_some() { "ringway" } else { "running" };
+        let subject = if self.is_running { "running" } else { "ringway" };
         let shape = format!("WHIP POST and DELETE, {}", kind.label());
         let mut cell = Cell::new(shape, subject);
         let all = |value: &dyn Fn(&Round) -> f64| rounds.iter().map(value).collect::<Vec<_>>();
         let rates = all(&|round| round.posted as f64 / round.took_s);
-        let busy = median(&all(&|round| round.cpu_s.unwrap_or(0.0) / round.took_s));
-        let is_limit = busy.is_some_and(|busy| busy >= BUSY_MIN);
+        let busy: Option<Vec<f64>> =
+            rounds.iter().map(|round| Some(round.cpu_s? / round.took_s)).collect();
+        let limit = Limit::of(busy.as_deref().and_then(median));
         let rate = grouped(median(&rates).unwrap_or(0.0) as u64);
-        let kind = kind.label();
-        if is_limit {
-            println!("{kind}: {rate} sessions set up and ended per second.");
-            cell.add(name::CONNECTS_PER_SECOND, "1/s", Better::Higher, rates);
-        } else {
-            println!(
-                "{kind}: the tool is the bottleneck; {rate} sessions set up and ended per second \
-                 at least."
-            );
-            cell.add("connects_per_second_at_least", "1/s", Better::Neither, rates);
+        let each = "sessions set up and ended per second (closed loop)";
+        match limit {
+            Limit::Relay => {
+                println!("{}: {rate} {each}.", kind.label());
+                cell.add(name::CONNECTS_PER_SECOND, "1/s", Better::Higher, rates);
+            }
+            Limit::Tool => {
+                println!("{}: the tool is the bottleneck; at least {rate} {each}.", kind.label());
+                cell.add("connects_per_second_at_least", "1/s", Better::Neither, rates);
+            }
+            Limit::Unknown => {
+                println!(
+                    "{}: the relay's CPU time was not measured, so it is not known what limits \
+                     this; at least {rate} {each}. With --pid it is read.",
+                    kind.label()
+                );
+                cell.add("connects_per_second_at_least", "1/s", Better::Neither, rates);
+            }
         }
         for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
             let post = all(&|round| round.post.value_at_quantile(share) as f64);
@@ -227,6 +249,25 @@ impl Bench<'_> {
             cell.add("cpu_per_session", "ns", Better::Lower, each);
         }
         cell
+    }
+}
+
+/// What keeps the rate from being higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Relay,
+    Tool,
+    Unknown,
+}
+
+impl Limit {
+    /// `busy` is the relay's CPU time as a share of one core, where it was measured.
+    fn of(busy: Option<f64>) -> Self {
+        match busy {
+            Some(busy) if busy >= BUSY_MIN => Self::Relay,
+            Some(_) => Self::Tool,
+            None => Self::Unknown,
+        }
     }
 }
 
@@ -319,6 +360,13 @@ const FAILURES_MAX: u64 = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tool_is_blamed_only_where_the_relay_was_seen_idle() {
+        assert_eq!(Limit::of(Some(0.95)), Limit::Relay);
+        assert_eq!(Limit::of(Some(0.4)), Limit::Tool);
+        assert_eq!(Limit::of(None), Limit::Unknown);
+    }
 
     #[test]
     fn sessions_are_posted_and_deleted_at_an_origin_over_fresh_connections() {

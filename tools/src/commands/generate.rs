@@ -141,7 +141,7 @@ struct Plan<'a> {
     webrtc: Option<webrtc::generator::GeneratorSettings>,
 }
 
-/// True when every session got in and none was thrown out.
+/// True when every session got in, none was thrown out, and the generator was not the bottleneck.
 ///
 /// # Errors
 /// An argument, a socket or a file is no good.
@@ -250,10 +250,10 @@ impl Plan<'_> {
         let seconds = course.finish();
         let finished = finish(workers, seconds)?;
         let verdict = judge(proof.as_ref(), record.lateness_max, &finished);
-        let is_clean = self.print(&finished)?;
         if let Some(void) = &verdict {
-            writeln!(io::stdout(), "VOID       {void}")?;
+            writeln!(io::stdout(), "VOID       {void}; rates and latencies are withheld")?;
         }
+        let is_clean = self.print(&finished, verdict.is_some())? && verdict.is_none();
         if let Some(path) = &record.json {
             self.outcome(title, host, proof.as_ref(), finished, verdict).write(path)?;
         }
@@ -326,7 +326,7 @@ impl Plan<'_> {
     }
 
     /// Whether every session got in and none was thrown out.
-    fn print(&self, finished: &[Finished]) -> anyhow::Result<bool> {
+    fn print(&self, finished: &[Finished], is_void: bool) -> anyhow::Result<bool> {
         let mut out = io::stdout().lock();
         let mut is_clean = true;
         for one in finished {
@@ -349,7 +349,8 @@ impl Plan<'_> {
                     counts.ended, counts.started, counts.failed
                 )?;
             }
-            writeln!(out, "{}", one.media_lines())?;
+            let lines = if is_void { one.void_lines() } else { one.media_lines() };
+            writeln!(out, "{lines}")?;
             // Replacements that had just begun when the time was over have done nothing wrong.
             is_clean &= connected >= self.sessions(one.label)
                 && [refused, timed_out, closed_by_peer] == [0; 3];
@@ -387,8 +388,10 @@ impl Plan<'_> {
         }
         for one in finished {
             let shape = format!("{}, {} sessions", one.label, self.sessions(one.label));
-            let mut cell = one.cell(shape, "generator");
-            cell.void.clone_from(&void);
+            let mut cell = match &void {
+                Some(why) => one.void_cell(shape, "generator", why),
+                None => one.cell(shape, "generator"),
+            };
             if let Some(proof) = proof {
                 let neither = crate::result::Better::Neither;
                 cell.add("proven_pps", "1/s", neither, vec![proof.rate]);

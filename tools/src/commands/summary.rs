@@ -98,6 +98,29 @@ impl Finished {
         median(&rates).unwrap_or(0.0)
     }
 
+    /// As a result holds a run of which nothing may be told but why.
+    pub(super) fn void_cell(self, shape: String, subject: &str, why: &str) -> Cell {
+        let mut cell = Cell::new(shape, subject);
+        cell.void = Some(why.to_owned());
+        let (own_drops, send_errors) = (self.own_drops, self.published.counts.send_errors);
+        cell.add("own_drops", "", Better::Lower, vec![own_drops as f64]);
+        cell.add("send_errors", "", Better::Lower, vec![send_errors as f64]);
+        add_quantile(&mut cell, "lateness_p99", &self.published.lateness, 0.99);
+        cell
+    }
+
+    /// How the tool itself fared, where the relay's figures are withheld.
+    pub(super) fn void_lines(&self) -> String {
+        let Published { counts, lateness, .. } = &self.published;
+        format!(
+            "Pacing     sent late by {}\n           {} dropped by own queues, {} refused by the \
+             kernel",
+            Percentiles::of(lateness).line(),
+            grouped(self.own_drops),
+            grouped(counts.send_errors)
+        )
+    }
+
     /// As a result holds it.
     pub(super) fn cell(self, shape: String, subject: &str) -> Cell {
         let Published { counts, due_latency, lateness, setup, .. } = &self.published;
@@ -109,11 +132,14 @@ impl Finished {
         let (lower, neither) = (Better::Lower, Better::Neither);
         let per_second = |packets: u64| packets as f64 / seconds;
         add(name::OFFERED_PPS, "1/s", neither, per_second(counts.sent));
-        add(name::DELIVERED_PPS, "1/s", Better::Higher, per_second(counts.media_received()));
-        add(name::LOST, "", lower, counts.media.missing as f64);
-        add(name::REORDERED, "", lower, counts.media.reordered as f64);
-        add("duplicates", "", lower, counts.media.duplicates as f64);
-        add("damaged", "", lower, counts.media.damaged as f64);
+        // Who only sends does not know what was lost.
+        if counts.media_received() > 0 {
+            add(name::DELIVERED_PPS, "1/s", Better::Higher, per_second(counts.media_received()));
+            add(name::LOST, "", lower, counts.media.missing as f64);
+            add(name::REORDERED, "", lower, counts.media.reordered as f64);
+            add("duplicates", "", lower, counts.media.duplicates as f64);
+            add("damaged", "", lower, counts.media.damaged as f64);
+        }
         add("sessions_connected", "", neither, counts.connected as f64);
         add("sessions_refused", "", lower, counts.refused as f64);
         add("sessions_unanswered", "", lower, counts.timed_out as f64);
@@ -182,6 +208,31 @@ mod tests {
         assert!((cell.figure(name::OFFERED_PPS).unwrap().median - 100.0).abs() < 1e-9);
         assert_eq!(hdr::decode(&cell.latency.unwrap()).unwrap().len(), 1);
         assert_eq!(cell.seconds.len(), 3);
+    }
+
+    #[test]
+    fn who_only_sends_knows_of_no_loss() {
+        let mut run = finished();
+        run.published.counts.media.received = 0;
+        let cell = run.cell("srt".to_owned(), "generator");
+        assert!(cell.figure(name::LOST).is_none() && cell.figure(name::DELIVERED_PPS).is_none());
+        let mut run = finished();
+        (run.published.counts.media.received, run.published.counts.media.missing) = (397, 3);
+        let cell = run.cell("srt".to_owned(), "generator");
+        assert!((cell.figure(name::LOST).unwrap().median - 3.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn figures_of_a_void_run_are_withheld() {
+        let cell = finished().void_cell("srt".to_owned(), "generator", "late");
+        assert_eq!(cell.void.as_deref(), Some("late"));
+        for withheld in [name::OFFERED_PPS, name::DELIVERED_PPS, name::LATENCY_P50] {
+            assert!(cell.figure(withheld).is_none(), "{withheld}");
+        }
+        assert!(cell.latency.is_none() && cell.seconds.is_empty());
+        assert!(cell.figure("own_drops").is_some());
+        let text = finished().void_lines();
+        assert!(!text.contains("One way") && text.contains("Pacing"), "{text}");
     }
 
     #[test]

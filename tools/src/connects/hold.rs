@@ -18,9 +18,11 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
     outcome.note("sessions", sessions);
     outcome.note("connect rate", arguments.connect_rate);
     outcome.note("held for", format!("{:?}", arguments.hold_for));
-    outcome.note("descriptor limit", arguments.descriptors);
+    if arguments.target.is_none() {
+        outcome.note("descriptor limit", arguments.descriptors);
+    }
     let scene = stage.open()?;
-    let relay = scene.relay.as_ref().context("--hold starts its own relay")?;
+    let relay = scene.account.as_ref().context("the relay's process is not known")?;
     let (memory_before, descriptors_before) = (relay.resident()?, relay.descriptors()?);
     let settings = GeneratorSettings {
         roles: Roles::Publish,
@@ -31,7 +33,7 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
     };
     let started = clock::now();
     let idle =
-        Generator::start(settings, stage.tool_cpus.clone(), false).context("start the callers")?;
+        Generator::start(settings, stage.place.tool.clone(), false).context("start the callers")?;
     let is_settled = |c: &Counts| c.connected + c.refused + c.timed_out >= all;
     let ramp = std::time::Duration::from_secs_f64(sessions as f64 / arguments.connect_rate);
     idle.wait_for(ramp + super::PATIENCE, is_settled);
@@ -48,10 +50,14 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
     );
     let (cpu_before, held_from) = (relay.shard_cpu()?, clock::now());
     clock::pause(arguments.hold_for);
-    let cpu = relay.shard_cpu()?.since(cpu_before);
+    let cpu = relay.shard_cpu()?.since(&cpu_before);
     let held_s = clock::now().saturating_sub(held_from) as f64 / SECOND as f64;
     let (held, memory_held) = (idle.published(), relay.resident()?);
     let own_drops = idle.receive_drops() + scene.origin.receive_drops();
+    let void = (own_drops > 0).then(|| format!("own queues dropped {own_drops} datagrams"));
+    if let Some(why) = &void {
+        println!("VOID: {why}");
+    }
     let at_origin = scene.origin.counts().open;
     let live = scene.live.as_ref().map(|live| {
         let pair = crate::pair::Pair { origin: scene.origin.worker(), clients: live };
@@ -69,9 +75,8 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
         held.counts.closed_by_peer
     );
     println!(
-        "{} descriptors of {} ({} before); {:.0} B resident per session, {:.0} B at the end",
+        "{} descriptors ({} before); {:.0} B resident per session, {:.0} B at the end",
         grouped(descriptors as u64),
-        grouped(arguments.descriptors),
         descriptors_before,
         per_session(memory),
         per_session(memory_held)
@@ -85,7 +90,8 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
         grouped(live_sent)
     );
     let shape = format!("{} idle sessions", grouped(all));
-    let mut cell = Cell::new(shape, relay.engine());
+    let subject = scene.relay.as_ref().map_or("running", |relay| relay.engine());
+    let mut cell = Cell::new(shape, subject);
     let mut add = |name, unit, better, value| cell.add(name, unit, better, vec![value]);
     add(name::MEMORY_PER_SESSION, "B", Better::Lower, per_session(memory_held));
     add("descriptors", "", Better::Lower, descriptors as f64);
@@ -97,11 +103,9 @@ pub(super) fn run(stage: &Stage<'_>, outcome: &mut Outcome) -> anyhow::Result<bo
     let percent = cpu.cpu_ns as f64 / (held_s * SECOND as f64) * 100.0;
     add(name::CPU_PERCENT, "%", Better::Lower, percent);
     add(name::LOST, "", Better::Lower, live_lost as f64);
-    cell.void = (own_drops > 0).then(|| format!("own queues dropped {own_drops} datagrams"));
-    if let Some(why) = &cell.void {
-        println!("void: {why}");
-    }
+    let is_sound = void.is_none();
+    cell.void = void;
     outcome.cells.push(cell);
     let Counts { open, closed_by_peer, .. } = held.counts;
-    Ok(open == all && closed_by_peer == 0 && live_lost == 0)
+    Ok(is_sound && open == all && closed_by_peer == 0 && live_lost == 0)
 }

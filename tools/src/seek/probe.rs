@@ -4,33 +4,36 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 
 use super::{Protocol, SeekArguments, Verdict};
+use crate::account::Account;
 use crate::batch::SocketOptions;
 use crate::clock::{self, SECOND};
+use crate::gate::{CpuReading, Gate};
 use crate::generator::{Generator, GeneratorSettings, Roles};
-use crate::measure::{self, CpuTime, ThreadId};
+use crate::hdr;
+use crate::measure::{self, CpuTime};
 use crate::origin::{Origin, OriginSettings};
 use crate::pair::{Pair, Totals};
 use crate::payload;
+use crate::place::Place;
 use crate::registration::{Endpoints, Registration, reachable};
+use crate::relay_process::{RelayFlags, RelayProcess};
 use crate::report::duration;
 use crate::result::{Better, Cell, Second, name};
 use crate::shape::Shape;
 use crate::station::Media;
-use crate::subject::{Subject, WebrtcEntrance};
+use crate::subject::{Setup, Tuning, WebrtcEntrance};
 use crate::webrtc;
 use crate::worker::{Worker, await_sessions};
 
 /// What all probes share.
 pub(super) struct Stage<'a> {
     arguments: &'a SeekArguments,
-    relay_cpu: usize,
-    tool_cpus: Vec<usize>,
+    place: Place,
+    /// Of the running relay, where its process is known.
+    account: Option<Account>,
 }
 
 /// What a probe has measured.
@@ -39,23 +42,28 @@ pub(super) struct Measured {
     pub(super) rate: f64,
     /// Why it says nothing about the relay.
     pub(super) tool_fault: Option<String>,
-    /// One way.
+    /// One way, from when a packet was due.
     pub(super) latency: Histogram<u64>,
     lateness_p99_ns: u64,
     totals: Totals,
     took_s: f64,
-    /// `None` for a relay that was running already.
+    /// `None` for a running relay whose process is not known.
     cpu: Option<CpuTime>,
     seconds: Vec<Second>,
 }
 
 impl<'a> Stage<'a> {
     pub(super) fn new(arguments: &'a SeekArguments) -> anyhow::Result<Self> {
-        let cpus = measure::allowed_cpus();
-        let relay_cpu = *cpus.first().context("this process may use no CPU")?;
-        let others: Vec<usize> = cpus.iter().copied().filter(|cpu| *cpu != relay_cpu).collect();
-        let tool_cpus = if others.is_empty() { cpus } else { others };
-        Ok(Self { arguments, relay_cpu, tool_cpus })
+        let running = arguments.target.or(arguments.http);
+        let place = match running {
+            Some(_) => Place::beside_running()?,
+            None => Place::apart()?,
+        };
+        let account = arguments.pid.zip(running);
+        let account =
+            account.map(|(pid, address)| Account::of_running(pid, address)).transpose()?;
+        place.leave_relay()?;
+        Ok(Self { arguments, place, account })
     }
 
     /// The column of the cells.
@@ -78,11 +86,11 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn placement(&self) -> String {
-        let tools = &self.tool_cpus;
+        let Place { relay, tool } = &self.place;
         if self.is_running_already() {
-            return format!("tool {tools:?}, relay elsewhere");
+            return format!("tool {tool:?}, relay where it was started");
         }
-        format!("relay {}, tool {tools:?}", self.relay_cpu)
+        format!("relay {relay}, tool {tool:?}")
     }
 
     fn is_running_already(&self) -> bool {
@@ -110,20 +118,33 @@ impl<'a> Stage<'a> {
         }
         if self.is_running_already() {
             let webrtc = http.map(|http| WebrtcEntrance { http, media_via: None });
-            return Ok(Relay { srt: *target, webrtc, own: None });
+            let reader = self.account.clone().map_or(Reader::Unknown, Reader::Running);
+            return Ok(Relay { srt: *target, webrtc, reader });
         }
-        // The relay's threads inherit where this one may run; afterwards it leaves the relay's CPU.
-        let everywhere: Vec<usize> =
-            self.tool_cpus.iter().copied().chain([self.relay_cpu]).collect();
-        measure::pin(&everywhere).context("use all CPUs")?;
-        let own = Subject::start(*engine, origin, self.relay_cpu)?;
-        measure::pin(&self.tool_cpus).context("leave the relay's CPU")?;
-        Ok(Relay { srt: Some(own.address), webrtc: own.webrtc, own: Some(own) })
+        if engine.is_baseline() {
+            let gate = Box::new(Gate::start(&Setup {
+                engine: *engine,
+                origin,
+                cpus: vec![self.place.relay],
+                other_cpus: self.place.tool.clone(),
+                tuning: Tuning::default(),
+            })?);
+            let address = gate.address();
+            // It answers no offers: the origin does, and the media go through the relay.
+            let webrtc = origin.api.map(|api| WebrtcEntrance {
+                http: SocketAddr::new(origin.ip, api),
+                media_via: Some(address),
+            });
+            return Ok(Relay { srt: Some(address), webrtc, reader: Reader::Baseline(gate) });
+        }
+        let own = RelayProcess::start(&RelayFlags::new(*engine, &self.place), origin)?;
+        let webrtc = WebrtcEntrance { http: own.http()?, media_via: None };
+        Ok(Relay { srt: Some(own.srt()?), webrtc: Some(webrtc), reader: Reader::Own(own) })
     }
 
     fn clients(&self, relay: &Relay, rate: f64) -> anyhow::Result<Worker> {
         let SeekArguments { protocol, role, seed, .. } = *self.arguments;
-        let (sessions, cpus) = (self.arguments.sessions as usize, self.tool_cpus.clone());
+        let (sessions, cpus) = (self.arguments.sessions as usize, self.place.tool.clone());
         let clients = match protocol {
             Protocol::Srt => {
                 let target = relay.srt.context("the relay takes no SRT")?;
@@ -182,6 +203,7 @@ impl<'a> Stage<'a> {
 
     fn measure(&self, pair: Pair<'_>, relay: &Relay, rate: f64) -> anyhow::Result<Measured> {
         let (before, drops_before) = (pair.totals(), pair.own_drops());
+        let errors_before = pair.send_errors();
         let backlog_before = measure::backlog_drops();
         let cpu_before = relay.cpu()?;
         let started = clock::now();
@@ -191,25 +213,29 @@ impl<'a> Stage<'a> {
         let took_s = clock::now().saturating_sub(started) as f64 / SECOND as f64;
         pair.settle(before, SETTLE_PATIENCE);
         let totals = pair.totals().since(before);
-        let cpu = relay.cpu()?.zip(cpu_before).map(|(after, before)| after.since(before));
+        let cpu = relay.cpu()?.zip(cpu_before).map(|(after, before)| after.since(&before));
         let lateness_p99_ns = pair.lateness().value_at_quantile(0.99);
         let own_drops = pair.own_drops() - drops_before;
         let backlog_drops = measure::backlog_drops() - backlog_before;
         let bound = u64::try_from(self.arguments.p90_max.as_nanos()).unwrap_or(u64::MAX);
         let offered = rate * took_s;
+        let send_errors = pair.send_errors() - errors_before;
         let tool_fault = if own_drops > 0 {
             Some(format!("own queues dropped {own_drops}"))
         } else if backlog_drops > 0 {
             Some(format!("the kernel's backlog dropped {backlog_drops}"))
+        } else if send_errors > 0 {
+            Some(format!("the kernel refused {send_errors} packets"))
         } else if (totals.sent as f64) < offered * SENT_MIN {
             let share = totals.sent as f64 / offered * 100.0;
-            Some(format!("the generator sent {share:.1} % of the rate"))
+            Some(format!("the generator is the bottleneck: it sent {share:.1} % of the rate"))
         } else if lateness_p99_ns > bound {
-            Some(format!("the generator was {} late (p99)", duration(lateness_p99_ns)))
+            let late = duration(lateness_p99_ns);
+            Some(format!("the generator is the bottleneck: it was {late} late (p99)"))
         } else {
             None
         };
-        let latency = pair.latency();
+        let latency = pair.due_latency();
         Ok(Measured { rate, tool_fault, latency, lateness_p99_ns, totals, took_s, cpu, seconds })
     }
 
@@ -222,7 +248,7 @@ impl<'a> Stage<'a> {
             let end = started + number * SECOND;
             clock::pause(Duration::from_nanos(end.saturating_sub(clock::now())));
             let (totals_now, cpu_now) = (pair.totals(), relay.cpu()?.unwrap_or_default());
-            let (since, latency) = (totals_now.since(totals), pair.latency());
+            let (since, latency) = (totals_now.since(totals), pair.due_latency());
             let mut interval = latency.clone();
             // The same bounds, and never more than the total it is a part of.
             let _ = interval.subtract(&histogram);
@@ -232,7 +258,7 @@ impl<'a> Stage<'a> {
                 received: since.tally.received,
                 lost: since.tally.missing,
                 reordered: since.tally.reordered,
-                cpu_ns: cpu_now.since(cpu).cpu_ns,
+                cpu_ns: cpu_now.since(&cpu).cpu_ns,
                 p50_ns: interval.value_at_quantile(0.5),
                 p99_ns: interval.value_at_quantile(0.99),
             });
@@ -247,6 +273,16 @@ impl Measured {
         self.totals.lost() as f64 / self.totals.sent.max(1) as f64 * 100.0
     }
 
+    /// What was sent, not what was asked for.
+    pub(super) fn offered_per_second(&self) -> f64 {
+        self.totals.sent as f64 / self.took_s
+    }
+
+    /// How long the relaying threads waited for their CPU, as a share of what they used.
+    pub(super) fn run_delay_percent(&self) -> Option<f64> {
+        Some(self.cpu?.delay_share() * 100.0)
+    }
+
     pub(super) fn delivered_per_second(&self) -> f64 {
         self.totals.tally.received as f64 / self.took_s
     }
@@ -258,7 +294,8 @@ impl Measured {
     pub(super) fn into_cell(self, shape: String, subject: &str, verdict: &Verdict) -> Cell {
         let mut cell = Cell::new(shape, subject);
         let mut add = |name, unit, better, value| cell.add(name, unit, better, vec![value]);
-        add(name::OFFERED_PPS, "1/s", Better::Neither, self.rate);
+        add("asked_pps", "1/s", Better::Neither, self.rate);
+        add(name::OFFERED_PPS, "1/s", Better::Neither, self.offered_per_second());
         add(name::DELIVERED_PPS, "1/s", Better::Higher, self.delivered_per_second());
         add(name::LOSS_PERCENT, "%", Better::Lower, self.loss_percent());
         add(name::REORDERED, "", Better::Lower, self.totals.tally.reordered as f64);
@@ -282,7 +319,7 @@ impl Measured {
         let is_held = f64::from(u8::from(*verdict == Verdict::Held));
         add("held", "", Better::Higher, is_held);
         cell.void = self.tool_fault;
-        cell.latency = encoded(&self.latency);
+        cell.latency = hdr::encode(&self.latency);
         cell.seconds = self.seconds;
         cell
     }
@@ -297,7 +334,7 @@ enum Emulator {
 impl Emulator {
     fn start(stage: &Stage<'_>, rate: f64) -> anyhow::Result<Self> {
         let arguments = stage.arguments;
-        let (cpus, seed) = (stage.tool_cpus.clone(), arguments.seed.wrapping_add(1));
+        let (cpus, seed) = (stage.place.tool.clone(), arguments.seed.wrapping_add(1));
         let origin = match arguments.protocol {
             Protocol::Srt => Origin::start(OriginSettings {
                 media: stage.srt_media(rate),
@@ -347,23 +384,27 @@ impl Emulator {
 struct Relay {
     srt: Option<SocketAddr>,
     webrtc: Option<WebrtcEntrance>,
-    own: Option<Subject>,
+    reader: Reader,
+}
+
+/// Where its CPU time is read; a relay that was started here ends with it.
+enum Reader {
+    Own(RelayProcess),
+    Baseline(Box<Gate>),
+    Running(Account),
+    Unknown,
 }
 
 impl Relay {
-    /// What its relaying thread has used so far; `None` for a relay in another process.
-    fn cpu(&self) -> anyhow::Result<Option<CpuTime>> {
-        let Some(own) = &self.own else { return Ok(None) };
-        let shard = ThreadId { pid: measure::this_thread().pid, tid: own.tid };
-        Ok(Some(CpuTime::of(shard).context("read the relay thread's CPU time")?))
+    /// What its relaying threads have used so far.
+    fn cpu(&self) -> anyhow::Result<Option<CpuReading>> {
+        Ok(match &self.reader {
+            Reader::Own(relay) => Some(relay.account().shard_cpu()?),
+            Reader::Baseline(gate) => Some(gate.cpu()?),
+            Reader::Running(account) => Some(account.shard_cpu()?),
+            Reader::Unknown => None,
+        })
     }
-}
-
-/// As [`Cell::latency`] holds it.
-fn encoded(histogram: &Histogram<u64>) -> Option<String> {
-    let mut bytes = Vec::new();
-    V2DeflateSerializer::new().serialize(histogram, &mut bytes).ok()?;
-    Some(BASE64_STANDARD.encode(bytes))
 }
 
 const STAMPED: SocketOptions =
@@ -375,8 +416,10 @@ const SENT_MIN: f64 = 0.97;
 
 #[cfg(test)]
 mod tests {
+    use super::super::judge;
     use super::*;
     use crate::page::Page;
+    use crate::payload::Tally;
     use crate::result::Outcome;
     use clap::Parser as _;
 
@@ -386,25 +429,59 @@ mod tests {
         arguments: SeekArguments,
     }
 
-    fn arguments(words: &[&str]) -> SeekArguments {
-        Line::parse_from(["seek"].iter().chain(words)).arguments
+    fn arguments() -> SeekArguments {
+        Line::parse_from(["seek"]).arguments
+    }
+
+    /// Two seconds of a probe at 1,000 packets/s in which all was as it should be, but for `lost`.
+    fn measured(lost: u64) -> Measured {
+        let mut latency = payload::nanoseconds();
+        latency.record_n(50_000, 1_980).unwrap();
+        let tally = Tally { received: 1_980 - lost, ..Tally::default() };
+        let totals = Totals { sessions: 4, sent: 1_980, datagrams: 2_000, tally };
+        Measured {
+            rate: 1_000.0,
+            tool_fault: None,
+            latency,
+            lateness_p99_ns: 10_000,
+            totals,
+            took_s: 2.0,
+            cpu: Some(CpuTime { cpu_ns: 10_000_000, run_delay_ns: 0 }),
+            seconds: vec![Second { at_s: 1.0, sent: 990, received: 990, ..Second::default() }],
+        }
     }
 
     #[test]
-    fn a_probe_far_below_the_limit_holds_and_can_be_drawn() {
-        for protocol in ["srt", "webrtc"] {
-            let words = ["--protocol", protocol, "--engine", "mmsg", "--sessions", "4"];
-            let arguments = SeekArguments { step_seconds: 2, ..arguments(&words) };
-            let stage = Stage::new(&arguments).unwrap();
-            // Whether this machine is quiet enough to measure on is not the question.
-            let measured = Measured { tool_fault: None, ..stage.probe(200.0).unwrap() };
-            assert!(measured.totals.sent > 0, "{protocol}");
-            assert_eq!(measured.totals.lost(), 0, "{protocol}");
-            assert!(measured.cpu_ns_per_packet().unwrap() > 0.0);
-            let mut outcome = Outcome::new("one probe", crate::measure::Host::this());
-            outcome.cells.push(measured.into_cell(stage.shape(), "mmsg", &Verdict::Held));
-            let page = Page::of(&[outcome], None).unwrap();
-            assert!(page.plots.iter().any(|plot| plot.name.ends_with("latency")), "{protocol}");
-        }
+    fn a_probe_is_a_cell_that_can_be_drawn() {
+        let mut outcome = Outcome::new("one probe", measure::Host::this());
+        let cell = measured(0).into_cell("SRT".to_owned(), "mmsg", &Verdict::Held);
+        assert!(cell.figure(name::CPU_NS_PER_PACKET).unwrap().median > 5_000.0);
+        outcome.cells.push(cell);
+        let page = Page::of(&[outcome], None).unwrap();
+        assert!(page.plots.iter().any(|plot| plot.name.ends_with("latency")));
+    }
+
+    #[test]
+    fn what_was_offered_is_what_was_sent() {
+        let cell = measured(0).into_cell("SRT".to_owned(), "mmsg", &Verdict::Held);
+        assert!((cell.figure(name::OFFERED_PPS).unwrap().median - 990.0).abs() < 1e-9);
+        assert!((cell.figure("asked_pps").unwrap().median - 1_000.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loss_fails_unless_something_else_ran_on_the_relays_cpu() {
+        assert_eq!(judge(&arguments(), &measured(0)), Verdict::Held);
+        assert!(matches!(judge(&arguments(), &measured(1)), Verdict::Failed(_)));
+        let cpu = Some(CpuTime { cpu_ns: 10_000_000, run_delay_ns: 300_000 });
+        let disturbed = judge(&arguments(), &Measured { cpu, ..measured(1) });
+        assert!(matches!(disturbed, Verdict::Spoilt(why) if why.contains("run delay 3.0 %")));
+        assert_eq!(judge(&arguments(), &Measured { cpu, ..measured(0) }), Verdict::Held);
+    }
+
+    #[test]
+    fn a_generator_that_was_late_spoils_the_probe() {
+        let tool_fault = Some("late".to_owned());
+        let verdict = judge(&arguments(), &Measured { tool_fault, ..measured(0) });
+        assert_eq!(verdict, Verdict::Spoilt("late".to_owned()));
     }
 }
