@@ -49,6 +49,14 @@ struct Envelope {
     segment: Option<u16>,
 }
 
+impl Envelope {
+    /// How many it carries when its bytes begin at `start`.
+    fn datagrams(&self, start: usize) -> u64 {
+        let bytes = self.end - start;
+        self.segment.map_or(1, |segment| bytes.div_ceil(usize::from(segment).max(1)) as u64)
+    }
+}
+
 impl SendBatch {
     /// Appends `length` bytes bound for `route` and gives them to the caller to fill. With
     /// `segment` they leave as a train of datagrams of that many bytes. The bytes are whatever an
@@ -111,7 +119,7 @@ impl SendBatch {
                 // The error belongs to the first datagram of the run, or is an ICMP message about
                 // an earlier one.
                 Err(_) => {
-                    self.refused += 1;
+                    self.refused += first.datagrams(start);
                     1
                 }
             };
@@ -615,6 +623,18 @@ mod tests {
         let received = collect(&sink, &mut ReceiveBatch::new(false), 1);
         assert_eq!(batch.refused(), 1);
         assert_eq!(received[0].1, b"next");
+    }
+
+    #[test]
+    fn a_refused_train_counts_as_all_that_it_carries() {
+        let sink = bind(LOOPBACK, SocketOptions::default()).unwrap();
+        let sender = bind(LOOPBACK, SocketOptions::default()).unwrap();
+        let mut batch = SendBatch::default();
+        let route = Route { socket: 0, to: sink.local_addr().unwrap(), from: None };
+        batch.push_bytes(route, b"before");
+        batch.push(route, 66_000, Some(1_000)).fill(0);
+        batch.flush(&[sender]).unwrap();
+        assert_eq!(batch.refused(), 66);
     }
 
     #[test]
