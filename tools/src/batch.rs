@@ -627,6 +627,18 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_train_counts_as_all_that_it_carries() {
+        let sink = bind(LOOPBACK, SocketOptions::default()).unwrap();
+        let sender = bind(LOOPBACK, SocketOptions::default()).unwrap();
+        let mut batch = SendBatch::default();
+        let route = Route { socket: 0, to: sink.local_addr().unwrap(), from: None };
+        batch.push_bytes(route, b"before");
+        batch.push(route, 66_000, Some(1_000)).fill(0);
+        batch.flush(&[sender]).unwrap();
+        assert_eq!(batch.refused(), 66);
+    }
+
+    #[test]
     fn addresses_survive_the_kernel_layout() {
         for address in ["127.0.0.1:9", "[2001:db8::7]:54321"] {
             let address: SocketAddr = address.parse().unwrap();

@@ -13,8 +13,11 @@
 //! read from the run delay of the relaying threads, the time that they were ready and did not run.
 //! A thread that sleeps between packets has some after each wake-up even on an idle CPU: the
 //! interrupt of the other CPU, and the way out of its idle state. That part is the price of
-//! sleeping, which every relay pays, so [`WAKE_UP_NS`] of it per time slice are allowed; of what is
-//! above, at most 2 % of the CPU time.
+//! sleeping, which every relay pays. It is measured before the first turn (see [`Cpus::wake_up_ns`])
+//! and allowed for each time that a thread went to sleep of its own accord: a thread that a stranger
+//! has pushed off the CPU earns nothing by that. Of what is above, at most 2 % of the CPU time.
+
+mod wake;
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -29,6 +32,9 @@ use crate::lane::{Flow, Lane, LaneSettings, Passage};
 use crate::measure::{self, CpuTime, ThreadId};
 use crate::nginx::{Buffers, Nginx, NginxSettings, Program};
 use crate::registration::Endpoints;
+use crate::report::grouped;
+use crate::result::Outcome;
+use crate::rig::Direction;
 use crate::subject::{Engine, IoCounts, Setup, Tuning};
 
 /// A relay to compare, as the command line names it.
@@ -111,6 +117,8 @@ pub struct Cpus {
     pub relay: Vec<usize>,
     /// Of everything else.
     pub tool: Vec<usize>,
+    /// What a wake-up on an idle relay CPU takes on this machine: the run delay that each may have.
+    pub wake_up_ns: u64,
 }
 
 impl Cpus {
@@ -128,8 +136,50 @@ impl Cpus {
         let (relay, tool) = allowed.split_at(usize::from(shards).clamp(1, allowed.len() - 1));
         measure::pin(tool).context("leave the relay's CPU")?;
         measure::raise_descriptor_limit();
-        Ok(Self { relay: relay.to_vec(), tool: tool.to_vec() })
+        let first = *relay.first().context("the relay has no CPU")?;
+        let wake_up_ns = wake::delay_ns(first).context("measure a wake-up on the relay's CPU")?;
+        Ok(Self { relay: relay.to_vec(), tool: tool.to_vec(), wake_up_ns })
     }
+
+    /// What of the place has to be equal for two results to be comparable.
+    pub fn note(&self, outcome: &mut Outcome) {
+        outcome.note("relay cpus", format!("{:?}", self.relay));
+        outcome.note("tool cpus", format!("{:?}", self.tool));
+        let rule = format!(
+            "at most {RUN_DELAY_PERCENT_MAX} % of the CPU time, beyond a measured wake-up for each \
+             voluntary switch"
+        );
+        outcome.note("run delay", rule);
+        let build = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
+        outcome.note("build", format!("{build}, relay and baselines in one program"));
+    }
+
+    /// The rule by which turns are discarded, for the head of a table.
+    #[must_use]
+    pub fn rule(&self) -> String {
+        format!(
+            "A turn is discarded when the relay waited for its CPU for more than \
+             {RUN_DELAY_PERCENT_MAX} % of its CPU time,\nbeyond {} ns for each wake-up, as measured \
+             on this CPU while idle",
+            grouped(self.wake_up_ns)
+        )
+    }
+}
+
+/// Whether limits apply: they are for one shard, IPv4, media to the origin and an optimised build.
+#[must_use]
+pub fn has_limits(shards: u16, ipv6: bool, direction: Direction) -> bool {
+    shards == 1 && !ipv6 && direction == Direction::Up && !cfg!(debug_assertions)
+}
+
+/// What stands where [`has_limits`] is false.
+pub const WITHOUT_LIMITS: &str =
+    "not judged: limits are for one shard, IPv4, media to the origin and an optimised build";
+
+/// The places of `count` contestants in the order in which they take their turns: each round begins
+/// with another, so that nobody is always first.
+pub fn order(count: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..count).map(move |position| (position + round as usize) % count)
 }
 
 enum Running {
@@ -144,6 +194,7 @@ pub struct Contestant {
     pub entrant: Entrant,
     lane: Lane,
     running: Running,
+    wake_up_ns: u64,
     /// What each session has added to the memory of the relay's process.
     pub bytes_per_session: Option<f64>,
 }
@@ -177,7 +228,8 @@ impl Contestant {
         let grown = running.resident_bytes().zip(resident);
         let bytes_per_session =
             grown.map(|(after, before)| after.saturating_sub(before) as f64 / sessions as f64);
-        Ok(Some(Self { entrant, lane, running, bytes_per_session }))
+        let wake_up_ns = cpus.wake_up_ns;
+        Ok(Some(Self { entrant, lane, running, wake_up_ns, bytes_per_session }))
     }
 
     /// Loads the relay for `length`.
@@ -185,7 +237,7 @@ impl Contestant {
     /// # Errors
     /// The relay has ended, or what the sockets report.
     pub fn take_turn(&mut self, flows: &[Flow], length: Duration) -> anyhow::Result<Turn> {
-        let Self { lane, running, .. } = self;
+        let Self { lane, running, wake_up_ns, .. } = self;
         running.rest()?;
         let io = running.io()?;
         running.rest()?;
@@ -206,7 +258,8 @@ impl Contestant {
         Ok(Turn {
             passage,
             cpu: after.cpu.since(&before.cpu),
-            time_slices: after.time_slices - before.time_slices,
+            wake_ups: after.wake_ups.saturating_sub(before.wake_ups),
+            wake_up_ns: *wake_up_ns,
             io,
             backlog_drops,
         })
@@ -286,8 +339,8 @@ impl Running {
             }
             Self::Nothing => CpuReading::default(),
         };
-        let time_slices = self.threads().into_iter().map(time_slices).sum();
-        Ok(Account { cpu, time_slices })
+        let wake_ups = self.threads().into_iter().map(wake_ups).sum();
+        Ok(Account { cpu, wake_ups })
     }
 
     fn io(&self) -> anyhow::Result<Option<IoCounts>> {
@@ -310,15 +363,19 @@ impl Running {
 #[derive(Clone)]
 struct Account {
     cpu: CpuReading,
-    time_slices: u64,
+    wake_ups: u64,
 }
 
-/// How often the thread has been given a CPU: the third field of its `schedstat`. 0 when it has
-/// ended.
-fn time_slices(thread: ThreadId) -> u64 {
-    let path = format!("/proc/{}/task/{}/schedstat", thread.pid, thread.tid);
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_ascii_whitespace().nth(2).and_then(|field| field.parse().ok()).unwrap_or(0)
+/// How often the thread has gone to sleep of its own accord, to be woken again. 0 when it has ended.
+fn wake_ups(thread: ThreadId) -> u64 {
+    let path = format!("/proc/{}/task/{}/status", thread.pid, thread.tid);
+    wake_ups_in(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+fn wake_ups_in(status: &str) -> u64 {
+    let mut counts =
+        status.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    counts.next().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The drop counters in Prometheus text.
@@ -342,8 +399,10 @@ pub struct Turn {
     pub passage: Passage,
     /// Of the relaying threads, with what the kernel did for them in threads of its own.
     pub cpu: CpuTime,
-    /// How often they were given a CPU.
-    pub time_slices: u64,
+    /// How often they went to sleep of their own accord.
+    pub wake_ups: u64,
+    /// The run delay that each wake-up may have.
+    pub wake_up_ns: u64,
     /// What Ringway counted.
     pub io: Option<IoCounts>,
     /// Packets that the kernel dropped before any receive queue, from whomever.
@@ -360,6 +419,8 @@ pub enum Fault {
         /// Half of the sends were later than this.
         late_by_ns: u64,
     },
+    /// The kernel refused packets of the generator.
+    SendErrors(u64),
     /// The taking end did not get to its queue in time.
     OwnDrops(u64),
     /// The kernel's queue between a send and a receive queue was full.
@@ -380,6 +441,9 @@ impl std::fmt::Display for Fault {
                  packets more than {} late",
                 crate::report::duration(*late_by_ns)
             ),
+            Self::SendErrors(errors) => {
+                write!(f, "the kernel refused {errors} packets of the generator")
+            }
             Self::OwnDrops(drops) => write!(
                 f,
                 "the generator is the bottleneck: its own receive queue dropped {drops} datagrams"
@@ -405,6 +469,9 @@ impl Turn {
         if sent_percent < SENT_PERCENT_MIN || late_by_ns > LATE_MAX_NS {
             return Some(Fault::GeneratorLate { sent_percent, late_by_ns });
         }
+        if self.passage.send_errors > 0 {
+            return Some(Fault::SendErrors(self.passage.send_errors));
+        }
         if own_drops > 0 {
             return Some(Fault::OwnDrops(own_drops));
         }
@@ -424,7 +491,7 @@ impl Turn {
     /// Run delay above the allowance for wake-ups, as a share of the CPU time.
     #[must_use]
     pub fn excess_run_delay_percent(&self) -> f64 {
-        let allowed_ns = self.time_slices * WAKE_UP_NS;
+        let allowed_ns = self.wake_ups * self.wake_up_ns;
         let excess_ns = self.cpu.run_delay_ns.saturating_sub(allowed_ns);
         excess_ns as f64 * 100.0 / self.cpu.cpu_ns.max(1) as f64
     }
@@ -463,8 +530,6 @@ impl Turn {
 
 /// What [`Contestant::drops`] calls datagrams that found a receive queue full.
 pub const QUEUE_OVERFLOWS: &str = "receive_queue_overflow";
-/// From being woken to running, on an idle CPU of a virtual machine.
-pub const WAKE_UP_NS: u64 = 5_000;
 const RUN_DELAY_PERCENT_MAX: f64 = 2.0;
 const SENT_PERCENT_MIN: f64 = 99.0;
 /// More than one turn of the sending loop takes; a generator that is behind by more is not the one
@@ -490,19 +555,39 @@ pub(crate) mod tests {
             received_in_time: received,
             seconds: Vec::new(),
             own_drops: 0,
+            send_errors: 0,
             sessions: Vec::new(),
         };
         let cpu = CpuTime { cpu_ns: received * 3_000, run_delay_ns: 0 };
-        Turn { passage, cpu, time_slices: received, io: None, backlog_drops: 0 }
+        Turn { passage, cpu, wake_ups: received, wake_up_ns: 2_000, io: None, backlog_drops: 0 }
     }
 
     #[test]
     fn the_delay_of_each_wake_up_is_no_disturbance() {
         let mut turn = turn(1_000, 1_000);
-        turn.cpu.run_delay_ns = 1_000 * WAKE_UP_NS;
+        turn.cpu.run_delay_ns = 1_000 * turn.wake_up_ns;
         assert_eq!(turn.fault(), None);
         turn.cpu.run_delay_ns += turn.cpu.cpu_ns / 10;
         assert_eq!(turn.fault(), Some(Fault::RunDelay { percent: 10.0 }));
+    }
+
+    #[test]
+    fn only_switches_that_a_thread_wanted_are_wake_ups() {
+        let status = "Name:\tx\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t9\n";
+        assert_eq!(wake_ups_in(status), 12);
+    }
+
+    #[test]
+    fn packets_that_the_kernel_refused_were_no_load() {
+        let mut turn = turn(1_000, 1_000);
+        turn.passage.send_errors = 32;
+        assert_eq!(turn.fault(), Some(Fault::SendErrors(32)));
+    }
+
+    #[test]
+    fn each_round_begins_with_another_contestant() {
+        assert_eq!(order(3, 0).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(order(3, 4).collect::<Vec<_>>(), [1, 2, 0]);
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub struct Passage {
     pub seconds: Vec<Second>,
     /// Datagrams that the taking end's own queue dropped.
     pub own_drops: u64,
+    /// Packets that the kernel refused to send.
+    pub send_errors: u64,
     /// Packets sent and arrived by number of the session; an origin does not know the numbers, so
     /// this is empty for media that go to the clients.
     pub sessions: Vec<(u64, u64)>,
@@ -250,7 +252,7 @@ impl Lane {
         Ok(Passage {
             due: source.due(end),
             sent_in_time,
-            sent: source.sent - refused,
+            sent: source.sent.saturating_sub(refused),
             tally: self.sink.tally.since(before),
             strays: self.sink.strays - strays,
             latency: self.sink.latency.clone(),
@@ -259,6 +261,7 @@ impl Lane {
             received_in_time,
             seconds: course.seconds,
             own_drops: sockets.receive_drops() - own_drops,
+            send_errors: refused,
             sessions,
         })
     }

@@ -1,24 +1,28 @@
 //! The measurement of overload: what becomes of the others when one session sends far more than its
 //! share.
 //!
-//! Each round has two turns of each relay. The first offers every session the same, far more than
-//! the relay can take: what comes out per second is its capacity in this shape. In the second all
-//! sessions but one offer together 60 % of that, which a relay could deliver, and the last one 140 %,
-//! which it could not. A fair relay cuts the last one and nobody else, and delivers as much as
-//! before.
+//! Each round first warms the relay up, long enough for it to know its busy clients; then it offers
+//! every session the same, twice what has come out so far, in several turns. What comes out per
+//! second in the median one is the relay's capacity in this shape, if its threads have worked all of
+//! that time and a good part of what was offered stayed behind. In the last turn all sessions but
+//! one offer together 60 % of the capacity, which a relay could deliver, and one offers 140 %, which
+//! it could not: as much as before, but not in equal shares. A fair relay cuts that one and nobody
+//! else, and delivers as much as before.
 //!
-//! The generator has to offer twice the capacity while it takes what comes out, from one thread. It
-//! sends trains, which the kernel cuts before the relay (`--gro off`), so that packets cost the
-//! generator less than the relay. Where that is not enough, for the relay sends them on together,
-//! the result says so and counts for nothing; with `--gso off` the relay sends each on its own, at
-//! a lower capacity that is shared in the same way.
+//! The generator has to offer twice the capacity while it takes what comes out, from one thread. So
+//! a packet must cost it less than the relay: it sends trains, which the kernel cuts before the relay
+//! (`--gro off`), and the relay sends each packet on its own (`--gso off`). With `--gso auto` the
+//! relay is faster than one such generator, as a rule, and then the result says so and counts for
+//! nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::contest::{Contestant, Cpus, Entrant, Fault, Kind, QUEUE_OVERFLOWS, Turn};
+use crate::contest::{
+    self, Contestant, Cpus, Entrant, Fault, Kind, QUEUE_OVERFLOWS, Turn, WITHOUT_LIMITS,
+};
 use crate::lane::{Flow, LaneSettings};
 use crate::measure::Host;
 use crate::report::{grouped, median};
@@ -41,8 +45,8 @@ pub struct OverloadArguments {
     /// Payload bytes of a media packet
     #[arg(long, default_value_t = 1_316, value_parser = clap::value_parser!(u16).range(48..=1_456))]
     size: u16,
-    /// Packets per second to offer while the capacity is measured
-    #[arg(long, default_value_t = 2_000_000)]
+    /// Packets per second to offer while the relay warms up
+    #[arg(long, default_value_t = 1_000_000)]
     offer: u32,
     /// Length of a turn
     #[arg(long, default_value_t = 2.0)]
@@ -51,7 +55,7 @@ pub struct OverloadArguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Ringway's --gso: off makes each packet dearer for the relay but not for the generator
-    #[arg(long, default_value = "auto", value_parser = ["auto", "off"])]
+    #[arg(long, default_value = "off", value_parser = ["auto", "off"])]
     gso: String,
     /// Everything on ::1
     #[arg(long)]
@@ -99,6 +103,10 @@ pub fn run(arguments: &OverloadArguments) -> anyhow::Result<bool> {
     let cpus = Cpus::split(arguments.shards)?;
     let mut outcome = Outcome::new("Overload by one session", Host::this());
     outcome.note("method", "capacity with equal shares, then 60 % by all but one, 140 % by one");
+    outcome.note("warm-up seconds per round", WARM_UP.as_secs_f64());
+    outcome.note("warm-up packets per second", arguments.offer);
+    outcome.note("capacity turns per round", CAPACITY_TURNS);
+    outcome.note("sink", "single datagrams");
     outcome.note("sessions", arguments.sessions);
     outcome.note("trains of", arguments.burst);
     outcome.note("payload bytes", arguments.size);
@@ -106,23 +114,28 @@ pub fn run(arguments: &OverloadArguments) -> anyhow::Result<bool> {
     outcome.note("rounds", arguments.rounds);
     outcome.note("ip", if arguments.ipv6 { "IPv6" } else { "IPv4" });
     outcome.note("flags", arguments.tuning().flags());
-    outcome.note("relay cpus", format!("{:?}", cpus.relay));
-    outcome.note("tool cpus", format!("{:?}", cpus.tool));
+    cpus.note(&mut outcome);
     print_head(&outcome, arguments, &cpus);
-    let mut contestants = Vec::new();
+    let (mut contestants, mut is_good) = (Vec::new(), true);
     for kind in arguments.engines.iter().filter(|kind| **kind != Kind::Direct) {
         let entrant = Entrant::new(*kind, arguments.tuning());
         match Contestant::start(entrant, arguments.lane(), &cpus)? {
             Some(contestant) => contestants.push(contestant),
-            None => println!("{} is left out: it is not installed here", entrant.label()),
+            None => {
+                is_good = false;
+                println!("{} is left out: it is not installed here", entrant.label());
+            }
         }
     }
     let lines = measure(arguments, &mut contestants)?;
     let shape = format!("up, {} sessions, trains of {}", arguments.sessions, arguments.burst);
-    let mut is_good = true;
+    let has_limits = contest::has_limits(arguments.shards, arguments.ipv6, Direction::Up);
     for (line, contestant) in lines.iter().zip(&contestants) {
-        is_good &= line.print(contestant.entrant.kind.is_ringway());
+        is_good &= line.print(has_limits && contestant.entrant.kind.is_ringway());
         outcome.cells.push(line.cell(&shape));
+    }
+    if !has_limits {
+        println!("{WITHOUT_LIMITS}");
     }
     if let Some(path) = &arguments.json {
         outcome.write(path)?;
@@ -154,8 +167,7 @@ impl OverloadArguments {
 
     fn round(&self, contestant: &mut Contestant) -> anyhow::Result<Round> {
         let length = Duration::from_secs_f64(self.seconds);
-        let equal = [self.flow(0..self.sessions, f64::from(self.offer))];
-        let equal = contestant.take_turn(&equal, length)?;
+        let equal = self.capacity_turn(contestant, length)?;
         let capacity_pps = equal.delivered_pps();
         let hot = self.sessions - 1;
         // The hot one first: a generator that falls behind must not spare the relay its load.
@@ -172,6 +184,22 @@ impl OverloadArguments {
         });
         Ok(Round::of(&equal, &turn, counted.collect()))
     }
+
+    /// The median of the turns in which all sessions offer the same.
+    fn capacity_turn(&self, contestant: &mut Contestant, length: Duration) -> anyhow::Result<Turn> {
+        let equal = |pps| [self.flow(0..self.sessions, pps)];
+        let warm_up = contestant.take_turn(&equal(f64::from(self.offer)), WARM_UP)?;
+        let mut most_pps = warm_up.delivered_pps();
+        let mut turns = Vec::new();
+        for _ in 0..CAPACITY_TURNS {
+            let offer = most_pps * (OTHERS_SHARE + HOT_SHARE);
+            let turn = contestant.take_turn(&equal(offer), length)?;
+            most_pps = most_pps.max(turn.delivered_pps());
+            turns.push(turn);
+        }
+        turns.sort_by(|a, b| a.delivered_pps().total_cmp(&b.delivered_pps()));
+        Ok(turns.swap_remove(CAPACITY_TURNS / 2))
+    }
 }
 
 fn measure(
@@ -183,7 +211,12 @@ fn measure(
         .map(|contestant| Line { label: contestant.entrant.label(), rounds: Vec::new() })
         .collect();
     for round in 0..=arguments.rounds {
-        for (contestant, line) in contestants.iter_mut().zip(&mut lines) {
+        for position in contest::order(contestants.len(), round) {
+            let (Some(contestant), Some(line)) =
+                (contestants.get_mut(position), lines.get_mut(position))
+            else {
+                continue;
+            };
             let result = arguments.round(contestant).with_context(|| line.label.clone())?;
             if round > 0 {
                 line.rounds.push(result);
@@ -239,6 +272,13 @@ fn void(equal: &Turn, turn: &Turn) -> Option<String> {
              overload",
             grouped(equal.offered_pps().round() as u64),
             grouped(equal.delivered_pps().round() as u64),
+        ));
+    }
+    let busy_percent = equal.cpu.cpu_ns as f64 * 100.0 / equal.passage.elapsed_ns as f64;
+    if busy_percent < BUSY_PERCENT_MIN {
+        return Some(format!(
+            "the relay was not the bottleneck: it worked {busy_percent:.0} % of the time while its \
+             capacity was measured"
         ));
     }
     // How late packets leave says nothing here: no latency is measured, and a turn that was offered
@@ -357,7 +397,10 @@ fn print_head(outcome: &Outcome, arguments: &OverloadArguments, cpus: &Cpus) {
     let OverloadArguments { rounds, seconds, sessions, burst, size, .. } = arguments;
     println!("{}: {}, {}", outcome.title, outcome.host.cpu_model, outcome.host.kernel);
     println!(
-        "{sessions} sessions, trains of {burst} x {size} bytes; {rounds} rounds of 2 x {seconds} s"
+        "{sessions} sessions, trains of {burst} x {size} bytes; {rounds} rounds of {} x {seconds} s \
+         after {} s to warm up",
+        CAPACITY_TURNS + 1,
+        WARM_UP.as_secs_f64()
     );
     println!("Relay on CPU {:?}, all else on {:?}", cpus.relay, cpus.tool);
     println!("Ringway with {}", arguments.tuning().flags());
@@ -365,6 +408,7 @@ fn print_head(outcome: &Outcome, arguments: &OverloadArguments, cpus: &Cpus) {
         "Limits: delivered at least {DELIVERED_PERCENT_MIN} % of capacity; \
          each other session loses at most {LOSS_PERCENT_MAX} %"
     );
+    println!("{}", cpus.rule());
     println!("Queue overflows are counted as {QUEUE_OVERFLOWS}");
     println!();
     println!(
@@ -387,6 +431,12 @@ fn dash() -> String {
 
 const OTHERS_SHARE: f64 = 0.6;
 const HOT_SHARE: f64 = 1.4;
+/// A relay that counts its clients' receives by the second has done so twice.
+const WARM_UP: Duration = Duration::from_millis(2_500);
+/// An odd number, for the median one is taken whole.
+const CAPACITY_TURNS: usize = 3;
+/// Of the time in which the capacity is measured; of all relaying threads together.
+const BUSY_PERCENT_MIN: f64 = 90.0;
 /// Offered beyond what comes out, for that to be the relay's capacity.
 const EXCESS_MIN: f64 = 1.2;
 const OFFERED_PERCENT_MIN: f64 = 97.0;
@@ -396,7 +446,15 @@ const LOSS_PERCENT_MAX: f64 = 5.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contest::tests::turn;
+    use crate::clock::SECOND;
+    use crate::contest::tests::turn as any_turn;
+
+    /// A second in which the relay never slept.
+    fn turn(sent: u64, received: u64) -> Turn {
+        let mut turn = any_turn(sent, received);
+        turn.cpu.cpu_ns = SECOND;
+        turn
+    }
 
     /// Four sessions that sent 100 each, of which so many arrived; the last one is hot.
     fn overloaded(received: [u64; 4]) -> Turn {
@@ -411,6 +469,14 @@ mod tests {
         assert_eq!(round.loss_percent, [0.0, 2.0, 4.0]);
         assert!((round.hot_loss_percent - 90.0).abs() < f64::EPSILON);
         assert_eq!(round.void, None);
+    }
+
+    #[test]
+    fn a_relay_that_had_nothing_to_do_was_not_at_its_capacity() {
+        let mut idle = turn(1_000, 250);
+        idle.cpu.cpu_ns = SECOND / 2;
+        let round = Round::of(&idle, &overloaded([100; 4]), Vec::new());
+        assert!(round.void.is_some_and(|reason| reason.contains("50 % of the time")));
     }
 
     #[test]

@@ -15,14 +15,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::contest::{Contestant, Cpus, Entrant, Kind, Turn};
+use crate::contest::{self, Contestant, Cpus, Entrant, Kind, Turn};
 use crate::hdr;
 use crate::lane::{Flow, LaneSettings};
 use crate::measure::Host;
+use crate::nginx::Program;
 use crate::report::{grouped, median};
 use crate::result::{Better, Cell, Outcome, name};
 use crate::rig::{Direction, Shape};
-use crate::subject::Tuning;
+use crate::subject::{Engine, Tuning};
 
 mod presets;
 mod show;
@@ -30,8 +31,9 @@ mod show;
 /// `ringway-bench run paced`
 #[derive(Clone, Debug, clap::Args)]
 pub struct SteadyArguments {
-    /// Relays to compare: engines, baselines, nginx (buffers as they come), nginx-4m
-    #[arg(long, value_delimiter = ',', default_value = "loop,mmsg,uring")]
+    /// Relays to compare: engines, baselines, nginx (buffers as they come), nginx-4m [default:
+    /// loop,mmsg,uring; with --table: those that it has limits against]
+    #[arg(long, value_delimiter = ',')]
     engines: Vec<Kind>,
     /// Sessions
     #[arg(long, default_value_t = 100)]
@@ -71,7 +73,13 @@ pub struct SteadyArguments {
     batch_wait: Option<Duration>,
     /// Measure these shapes against their limits instead: at a steady rate beside the plain relays,
     /// or beside nginx
-    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "steady")]
+    #[arg(
+        long,
+        value_enum,
+        num_args = 0..=1,
+        default_missing_value = "steady",
+        conflicts_with_all = ["sessions", "rate", "pattern", "burst", "gro"]
+    )]
     table: Option<Table>,
     /// Write everything, raw rounds included, here as well
     #[arg(long, value_name = "FILE")]
@@ -144,7 +152,7 @@ pub fn run(arguments: &SteadyArguments) -> anyhow::Result<bool> {
     for row in arguments.rows() {
         let measured = measure(row, arguments, &cpus)?;
         show::print_row(&measured);
-        is_good &= measured.is_complete() & show::print_limits(&measured);
+        is_good &= measured.is_complete() & show::print_limits(&measured, arguments.has_limits());
         outcome.cells.extend(measured.cells()?);
     }
     if let Some(path) = &arguments.json {
@@ -154,6 +162,15 @@ pub fn run(arguments: &SteadyArguments) -> anyhow::Result<bool> {
 }
 
 impl SteadyArguments {
+    fn has_limits(&self) -> bool {
+        contest::has_limits(self.shards, self.ipv6, self.direction)
+    }
+
+    /// The relays that were asked for, or else these.
+    fn kinds(&self, default: &[Kind]) -> Vec<Kind> {
+        if self.engines.is_empty() { default.to_vec() } else { self.engines.clone() }
+    }
+
     fn rows(&self) -> Vec<Row> {
         match self.table {
             None => vec![self.row()],
@@ -168,15 +185,16 @@ impl SteadyArguments {
         let pps = self.rate * self.sessions as f64;
         Row {
             title: format!(
-                "{}, {} sessions x {} packets/s, {}",
+                "{}, {} sessions x {} packets/s, {}{}",
                 self.direction.label(),
                 grouped(self.sessions as u64),
                 self.rate,
                 self.pattern.label(),
+                if burst > 1 { format!(" of {burst}") } else { String::new() },
             ),
             flow: flow(self.sessions, pps, burst, self.pattern == Shape::Trains),
             lane,
-            entrants: self.entrants(&self.engines, self.batch_wait, self.gro != "off"),
+            entrants: self.entrants(&self.kinds(&KINDS), self.batch_wait, self.gro != "off"),
             limits: Vec::new(),
         }
     }
@@ -224,9 +242,21 @@ fn note_setup(outcome: &mut Outcome, arguments: &SteadyArguments, cpus: &Cpus) {
     outcome.note("direction", arguments.direction.label());
     outcome.note("ip", if arguments.ipv6 { "IPv6" } else { "IPv4" });
     outcome.note("shards", arguments.shards);
-    outcome.note("relay cpus", format!("{:?}", cpus.relay));
-    outcome.note("tool cpus", format!("{:?}", cpus.tool));
-    let ringway = arguments.rows().into_iter().flat_map(|row| row.entrants);
+    cpus.note(outcome);
+    let rows = arguments.rows();
+    let sink = if rows.iter().any(|row| row.lane.takes_trains) {
+        "coalesced trains (UDP_GRO)"
+    } else {
+        "single datagrams"
+    };
+    outcome.note("sink", sink);
+    let kinds = rows.iter().flat_map(|row| &row.entrants).map(|entrant| entrant.kind);
+    if kinds.into_iter().any(|kind| matches!(kind, Kind::Nginx(_)))
+        && let Some(program) = Program::find()
+    {
+        outcome.note("nginx", program.version);
+    }
+    let ringway = rows.into_iter().flat_map(|row| row.entrants);
     let flags = ringway.filter(|entrant| entrant.kind.is_ringway()).map(|e| e.tuning.flags());
     let mut flags: Vec<String> = flags.collect();
     flags.sort();
@@ -252,7 +282,12 @@ fn measure(row: Row, arguments: &SteadyArguments, cpus: &Cpus) -> anyhow::Result
     let mut good_rounds = 0;
     for round in 0..=arguments.rounds * TURNS_PER_ROUND_MAX {
         let mut is_good = true;
-        for (contestant, line) in contestants.iter_mut().zip(&mut lines) {
+        for position in contest::order(contestants.len(), round) {
+            let (Some(contestant), Some(line)) =
+                (contestants.get_mut(position), lines.get_mut(position))
+            else {
+                continue;
+            };
             let turn = contestant
                 .take_turn(flows, length)
                 .with_context(|| format!("{} in round {round}", contestant.entrant.label()))?;
@@ -336,7 +371,7 @@ impl Measured {
         for base in &self.lines {
             let ratios = line.cpu_ratios(base);
             if base.entrant != line.entrant {
-                let name = format!("cpu_ratio_to_{}", base.entrant.label());
+                let name = format!("of_{}", base.entrant.label());
                 cell.add(&name, "", Better::Lower, ratios);
             }
         }
@@ -396,37 +431,60 @@ fn add_costs(cell: &mut Cell, line: &Line) {
     cell.add(name::MEMORY_PER_SESSION, "B", Better::Lower, memory);
 }
 
+/// What became of a limit.
+#[derive(Clone, Debug, PartialEq)]
+struct Judgement {
+    /// What was measured, as the table shows it.
+    value: String,
+    is_kept: bool,
+}
+
 impl Limit {
-    /// What was measured, as the table shows it, and whether that is within the limit. `None` where
-    /// one of the relays has no round that counts.
-    fn judge(&self, measured: &Measured) -> Option<(String, bool)> {
+    /// `None` where there are too few rounds that count for all who are named.
+    fn judge(&self, measured: &Measured) -> Option<Judgement> {
         let pair = |of: &str, against: &str| measured.line(of).zip(measured.line(against));
         match self {
             Self::Cpu { of, against, most } => {
                 let (of, against) = pair(of, against)?;
-                let ratio = median(&of.cpu_ratios(against))?;
-                Some((format!("{ratio:.2}x"), ratio <= *most))
+                let ratio = settled(&of.cpu_ratios(against))?;
+                Some(Judgement { value: format!("{ratio:.2}x"), is_kept: ratio <= *most })
             }
             Self::AddedP50 { of, against, most_ns } => {
                 let (of, against) = pair(of, against)?;
                 let more = of.beside(against, |a, b| Some(latency(a, 0.5) - latency(b, 0.5)));
-                let more_ns = median(&more)?;
-                Some((format!("{:+.1} us", more_ns / 1e3), more_ns <= *most_ns))
+                let more_ns = settled(&more)?;
+                let value = format!("{:+.1} us", more_ns / 1e3);
+                Some(Judgement { value, is_kept: more_ns <= *most_ns })
             }
             Self::Delivered { of, against, least } => {
                 let (of, against) = pair(of, against)?;
                 let ratios = of.beside(against, |a, b| Some(a.delivered_pps() / b.delivered_pps()));
-                let ratio = median(&ratios)?;
-                Some((format!("{ratio:.2}x"), ratio >= *least))
+                let ratio = settled(&ratios)?;
+                Some(Judgement { value: format!("{ratio:.2}x"), is_kept: ratio >= *least })
             }
             Self::NoLoss { of } => {
                 let line = measured.line(of)?;
-                line.good().next()?;
+                settled(&line.all(|turn| turn.lost() as f64))?;
                 let lost: u64 = line.good().map(|(_, turn)| turn.lost()).sum();
-                Some((format!("{} lost", grouped(lost)), lost == 0))
+                Some(Judgement { value: format!("{} lost", grouped(lost)), is_kept: lost == 0 })
             }
         }
     }
+
+    /// The relay that is to keep it, and the one that it is measured against.
+    fn relays(&self) -> [Option<&str>; 2] {
+        match self {
+            Self::Cpu { of, against, .. }
+            | Self::AddedP50 { of, against, .. }
+            | Self::Delivered { of, against, .. } => [Some(of), Some(against)],
+            Self::NoLoss { of } => [Some(of), None],
+        }
+    }
+}
+
+/// The median, where there are rounds enough for a verdict.
+fn settled(rounds: &[f64]) -> Option<f64> {
+    (rounds.len() >= ROUNDS_MIN).then(|| median(rounds)).flatten()
 }
 
 /// Quantile, name of the latency itself, name of what the relay adds to the direct path.
@@ -437,6 +495,11 @@ const LATENCIES: [(f64, &str, &str); 5] = [
     (0.999, name::LATENCY_P999, "added_latency_p99.9"),
     (1.0, name::LATENCY_MAX, "added_latency_max"),
 ];
+/// Who takes part when nobody was named.
+const KINDS: [Kind; 3] =
+    [Kind::Engine(Engine::Loop), Kind::Engine(Engine::Mmsg), Kind::Engine(Engine::Uring)];
+/// Rounds that count for both sides of a limit: fewer have no median worth a verdict.
+const ROUNDS_MIN: usize = 3;
 const TURNS_PER_ROUND_MAX: u32 = 2;
 const SECONDS_MAX: f64 = 20.0;
 /// Of any shape here.
@@ -470,6 +533,11 @@ mod tests {
         turn
     }
 
+    fn with(mut measured: Measured, limit: Limit) -> Measured {
+        measured.row.limits.push(limit);
+        measured
+    }
+
     fn measured(lines: Vec<Line>) -> Measured {
         Measured { row: arguments(&[]).row(), lines, absent: Vec::new() }
     }
@@ -493,11 +561,31 @@ mod tests {
     #[test]
     fn a_limit_is_missed_by_what_is_above_it() {
         let limit = |most| Limit::Cpu { of: "uring".into(), against: "loop".into(), most };
-        let lines =
-            vec![line("loop", vec![(1, costly(2_000))]), line("uring", vec![(1, costly(2_100))])];
-        let measured = measured(lines);
-        assert_eq!(limit(1.1).judge(&measured), Some(("1.05x".to_owned(), true)));
-        assert_eq!(limit(1.0).judge(&measured), Some(("1.05x".to_owned(), false)));
+        let turns = |cpu_ns| (1..=3).map(|round| (round, costly(cpu_ns))).collect();
+        let measured = measured(vec![line("loop", turns(2_000)), line("uring", turns(2_100))]);
+        let judgement = |is_kept| Some(Judgement { value: "1.05x".to_owned(), is_kept });
+        assert_eq!(limit(1.1).judge(&measured), judgement(true));
+        assert_eq!(limit(1.0).judge(&measured), judgement(false));
+    }
+
+    #[test]
+    fn rounds_that_two_relays_do_not_share_settle_nothing() {
+        let turns = |rounds: std::ops::Range<u32>| rounds.map(|round| (round, costly(2_000)));
+        let (early, late) = (turns(1..6).collect(), turns(4..9).collect());
+        let measured = measured(vec![line("loop", early), line("uring", late)]);
+        let limit = Limit::Cpu { of: "uring".into(), against: "loop".into(), most: 1.1 };
+        assert_eq!(limit.judge(&measured), None);
+        assert!(!show::print_limits(&with(measured, limit), true));
+    }
+
+    #[test]
+    fn a_table_that_leaves_relays_out_leaves_their_limits_out() {
+        let rows = arguments(&["--table", "--engines", "uring,loop"]).rows();
+        let limits: Vec<_> = rows.iter().flat_map(|row| &row.limits).collect();
+        assert!(!limits.is_empty());
+        for relay in limits.iter().flat_map(|limit| limit.relays()).flatten() {
+            assert!(["uring", "uring+wait", "loop"].contains(&relay), "{relay}");
+        }
     }
 
     #[test]
@@ -522,12 +610,8 @@ mod tests {
         for table in ["steady", "nginx"] {
             for row in arguments(&["--table", table]).rows() {
                 let labels: Vec<String> = row.entrants.iter().map(Entrant::label).collect();
-                for limit in &row.limits {
-                    let (Limit::Cpu { of, .. }
-                    | Limit::AddedP50 { of, .. }
-                    | Limit::Delivered { of, .. }
-                    | Limit::NoLoss { of }) = limit;
-                    assert!(labels.contains(of), "{of} is not in {labels:?}");
+                for relay in row.limits.iter().flat_map(Limit::relays).flatten() {
+                    assert!(labels.iter().any(|l| l == relay), "{relay} is not in {labels:?}");
                 }
             }
         }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum as _;
-
 use super::{Limit, Row, SteadyArguments, flow};
-use crate::contest::Kind;
+use crate::contest::{Entrant, Kind};
 use crate::nginx::Buffers;
 use crate::report::grouped;
 use crate::subject::Engine;
@@ -13,8 +11,8 @@ use crate::subject::Engine;
 /// 100 kpps evenly over 2,000 sessions, as it comes and with `--batch-wait`, beside the plain
 /// relays and the other engine.
 pub(super) fn steady(arguments: &SteadyArguments) -> Vec<Row> {
-    let kinds = ["loop", "plain-mmsg", "mmsg", "uring"].map(engine);
-    let kinds: Vec<Kind> = kinds.into_iter().flatten().collect();
+    let engines = [Engine::Loop, Engine::PlainMmsg, Engine::Mmsg, Engine::Uring];
+    let kinds = arguments.kinds(&engines.map(Kind::Engine));
     let limits = [
         cpu("uring", "loop", 1.2),
         cpu("uring", "plain-mmsg", 1.0),
@@ -38,6 +36,7 @@ pub(super) fn nginx(arguments: &SteadyArguments) -> Vec<Row> {
     let kinds = [Engine::Loop, Engine::Mmsg, Engine::Uring].map(Kind::Engine);
     let nginx = [Buffers::Default, Buffers::Large].map(Kind::Nginx);
     let kinds: Vec<Kind> = nginx.into_iter().chain(kinds).collect();
+    let kinds = arguments.kinds(&kinds);
     let row = |pace, limits| row(arguments, &kinds, pace, limits);
     let singles = |sessions, pps| {
         let limits = [("uring", 1.0), ("uring+wait", 0.6)];
@@ -73,6 +72,7 @@ fn saturated(arguments: &SteadyArguments, kinds: &[Kind]) -> Row {
         let (of, against) = ("uring".to_owned(), against.to_owned());
         limits.push(Limit::Delivered { of, against, least: 1.3 });
     }
+    let entrants = arguments.entrants(kinds, None, false);
     Row {
         title: format!(
             "{}, 400,000 packets/s over 100 sessions, sent as trains of 32, taken with --gro off",
@@ -80,8 +80,8 @@ fn saturated(arguments: &SteadyArguments, kinds: &[Kind]) -> Row {
         ),
         flow: flow(100, 400_000.0, 32, true),
         lane: arguments.lane(100, false),
-        entrants: arguments.entrants(kinds, None, false),
-        limits,
+        limits: among(&entrants, limits),
+        entrants,
     }
 }
 
@@ -98,6 +98,7 @@ fn row(arguments: &SteadyArguments, kinds: &[Kind], pace: Pace, limits: Vec<Limi
     let is_waiting = |limit: &Limit| matches!(limit, Limit::Cpu { of, .. } if of == "uring+wait");
     let wait = limits.iter().any(is_waiting).then(|| arguments.batch_wait.unwrap_or(BATCH_WAIT));
     let pattern = if burst > 1 { format!("bursts of {burst}") } else { "singles".to_owned() };
+    let entrants = arguments.entrants(kinds, wait, true);
     Row {
         title: format!(
             "{}, {} sessions x {} packets/s, {pattern}",
@@ -107,8 +108,8 @@ fn row(arguments: &SteadyArguments, kinds: &[Kind], pace: Pace, limits: Vec<Limi
         ),
         flow: flow(sessions, pps, burst, false),
         lane: arguments.lane(sessions, false),
-        entrants: arguments.entrants(kinds, wait, true),
-        limits,
+        limits: among(&entrants, limits),
+        entrants,
     }
 }
 
@@ -129,9 +130,12 @@ fn no_loss(of: &str) -> Limit {
     Limit::NoLoss { of: of.to_owned() }
 }
 
-/// The engine or baseline of that name, where this program has it.
-fn engine(name: &str) -> Option<Kind> {
-    Engine::from_str(name, false).ok().map(Kind::Engine)
+/// Those of `limits` that are between relays which take part.
+fn among(entrants: &[Entrant], mut limits: Vec<Limit>) -> Vec<Limit> {
+    let labels: Vec<String> = entrants.iter().map(Entrant::label).collect();
+    let takes_part = |relay: &str| labels.iter().any(|label| label == relay);
+    limits.retain(|limit| limit.relays().into_iter().flatten().all(takes_part));
+    limits
 }
 
 const NGINX: [&str; 2] = ["nginx", "nginx-4m"];

@@ -1,7 +1,7 @@
 //! How the results look on a terminal.
 
 use super::{Limit, Line, Measured, SteadyArguments, latency};
-use crate::contest::{Cpus, Kind, Turn};
+use crate::contest::{Cpus, Kind, Turn, WITHOUT_LIMITS};
 use crate::report::{duration, grouped, median};
 use crate::result::Outcome;
 
@@ -16,6 +16,8 @@ pub(super) fn print_head(outcome: &Outcome, arguments: &SteadyArguments, cpus: &
         "Ringway with --shards {}, limits per source raised; see the JSON for all flags",
         arguments.shards
     );
+    println!("{}", cpus.rule());
+    println!("delay: run delay in per cent of the CPU time, all of it; excess: beyond wake-ups");
     println!(
         "ns/pkt: CPU time of the relaying threads per packet that came out, wake-ups included"
     );
@@ -30,7 +32,7 @@ pub(super) fn print_row(measured: &Measured) {
     println!();
     println!("{}", measured.row.title);
     println!(
-        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>7}",
+        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>6} {:>7}",
         "relay",
         "ns/pkt",
         "lowest",
@@ -40,6 +42,7 @@ pub(super) fn print_row(measured: &Measured) {
         "lost",
         "reord",
         "delay",
+        "excess",
         "rounds"
     );
     for line in &measured.lines {
@@ -71,7 +74,7 @@ fn print_costs(line: &Line) {
     let cpu = line.all(|turn| turn.cpu.cpu_ns as f64 * 100.0 / turn.passage.elapsed_ns as f64);
     let sum = |of: fn(&Turn) -> u64| grouped(line.good().map(|(_, turn)| of(turn)).sum());
     println!(
-        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>7}",
+        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>6} {:>7}",
         line.entrant.label(),
         number(median(&costs)),
         number(lowest),
@@ -80,6 +83,7 @@ fn print_costs(line: &Line) {
         median(&line.all(Turn::delivered_pps)).map_or_else(dash, |pps| grouped(pps.round() as u64)),
         sum(Turn::lost),
         sum(|turn| turn.passage.tally.reordered),
+        percent(median(&line.all(Turn::run_delay_percent)), 1),
         percent(median(&line.all(Turn::excess_run_delay_percent)), 1),
         format!("{}/{}", line.good().count(), line.turns.len()),
     );
@@ -138,21 +142,33 @@ fn print_faults(line: &Line) {
     }
 }
 
-/// Each limit with what was measured. True when none is missed.
-pub(super) fn print_limits(measured: &Measured) -> bool {
+/// Each limit with what was measured. True when all are kept, or none applies: a limit that cannot
+/// be judged is not kept.
+pub(super) fn print_limits(measured: &Measured, has_limits: bool) -> bool {
     let mut is_good = true;
     for limit in &measured.row.limits {
-        let (value, verdict) = match limit.judge(measured) {
-            Some((value, true)) => (value, "ok"),
-            Some((value, false)) => {
-                is_good = false;
-                (value, "MISS")
-            }
-            None => (dash(), "not measured"),
+        let judgement = limit.judge(measured);
+        is_good &= judgement.as_ref().is_some_and(|judgement| judgement.is_kept);
+        let (value, verdict) = match judgement {
+            Some(judgement) if !has_limits => (judgement.value, ""),
+            Some(judgement) if judgement.is_kept => (judgement.value, "ok"),
+            Some(judgement) => (judgement.value, "MISS"),
+            None => (dash(), why_not_judged(limit, measured)),
         };
         println!("  {:<52} {value:>12}  {verdict}", limit.text());
     }
-    is_good
+    if !has_limits && !measured.row.limits.is_empty() {
+        println!("  {WITHOUT_LIMITS}");
+    }
+    is_good || !has_limits
+}
+
+fn why_not_judged(limit: &Limit, measured: &Measured) -> &'static str {
+    if limit.relays().into_iter().flatten().all(|relay| measured.line(relay).is_some()) {
+        "NOT JUDGED: too few rounds that count for all who are named"
+    } else {
+        "NOT JUDGED: one of them is not installed here"
+    }
 }
 
 impl Limit {
