@@ -15,7 +15,7 @@ use ringway::relay::{Relay, Signals};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::account::Account;
-use crate::measure::ThreadId;
+use crate::measure::{self, ThreadId};
 use crate::place::Place;
 use crate::registration::Endpoints;
 use crate::subject::Engine;
@@ -59,7 +59,7 @@ pub fn serve(arguments: &HostArguments) -> anyhow::Result<()> {
     };
     let relay = Relay::start(*config, Signals::Ignored)?;
     let serving = Serving {
-        pid: crate::measure::this_thread().pid,
+        pid: measure::this_thread().pid,
         shard: relay.shards().first().context("Ringway runs without a shard")?.tid,
         engine: relay.engine().to_owned(),
         srt: relay.srt_address(),
@@ -152,7 +152,13 @@ impl RelayProcess {
             command.args(["--descriptors", &descriptors.to_string()]);
         }
         command.arg("--").args(flags.words(origin));
+        // It inherits where this thread may run, and this one has left the relay's CPU.
+        let own_cpus = measure::allowed_cpus();
+        let every: Vec<usize> =
+            own_cpus.iter().copied().chain([flags.cpu, flags.control_cpu]).collect();
+        measure::pin(&every).context("use the CPUs of the relay")?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        measure::pin(&own_cpus).context("leave the relay's CPU")?;
         let mut child = child.context("start the relay")?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().context("the relay's standard output is missing")?;
