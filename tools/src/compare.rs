@@ -1,7 +1,7 @@
 //! Two outcomes beside each other: which differences are more than noise, and which way they go.
 //!
 //! Only runs of one set-up are compared, for a difference between two set-ups says nothing about the
-//! relay. The rule of significance stands in [`RULE`], which `--help` shows as well. `--repeat` asks
+//! relay. The rule of significance stands in `RULE`, which `--help` shows as well. `--repeat` asks
 //! another question: does a second run find the same ratios between the subjects?
 
 mod repeat;

@@ -184,7 +184,7 @@ fn line(label: &str, start: Duration, second: &Second, now: &Counts) -> String {
     )
 }
 
-/// What the columns of [`line`] hold.
+/// What the columns of [`line()`] hold.
 fn head() -> String {
     format!(
         "{:>5} {:<6} {:>6} {:>10} {:>10} {:>7} {:>7} {:>9} {:>9} {:>7} {:>7}",
