@@ -11,7 +11,7 @@
 //!
 //! The generator has to offer twice the capacity while it takes what comes out, from one thread. So
 //! a packet must cost it less than the relay: it sends trains, which the kernel cuts before the relay
-//! (`--gro off`), and the relay sends each packet on its own (`--gso off`). With `--gso auto` the
+//! (`--gro off`), of small payloads, and the relay sends each packet on its own (`--gso off`). With `--gso auto` the
 //! relay is faster than one such generator, as a rule, and then the result says so and counts for
 //! nothing.
 
@@ -40,10 +40,10 @@ pub struct OverloadArguments {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=10_000))]
     sessions: u16,
     /// Packets of a train
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=49))]
+    #[arg(long, default_value_t = 49, value_parser = clap::value_parser!(u16).range(1..=49))]
     burst: u16,
-    /// Payload bytes of a media packet
-    #[arg(long, default_value_t = 1_316, value_parser = clap::value_parser!(u16).range(48..=1_456))]
+    /// Payload bytes of a media packet; small ones cost the generator less
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(48..=1_456))]
     size: u16,
     /// Packets per second to offer while the relay warms up
     #[arg(long, default_value_t = 1_000_000)]
