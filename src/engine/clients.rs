@@ -10,7 +10,9 @@
 //! given up is turned to itself first, so that nothing new arrives there, and closed once it is
 //! empty; that keeps every datagram, but what is still in it may be overtaken by what arrives at the
 //! listener from then on. It happens to clients that are silent, gone or far quieter than another
-//! one, and to all where descriptors get scarce.
+//! one, and to all where descriptors get scarce. Another exception is the kernel's: in the microsecond of the connecting itself, a datagram of
+//! another client with the same IP address may be put into the socket. It is handed over as what it
+//! is, but later datagrams of that client may overtake it.
 //!
 //! What bounds it. Every connected socket makes the kernel's search dearer for datagrams of clients
 //! that have none, so there are few (`ClientSockets::max`), for those that are worth it, and none
@@ -205,7 +207,8 @@ impl Clients {
         }
         client.receives = client.receives.saturating_add(1);
         let ClientKey { listener, peer } = client.key;
-        // No word on the source: each datagram is believed about itself.
+        // No word on the source: while a socket is being connected, the kernel may put a datagram
+        // of another client of the same address there.
         Some(Arrival { port: Port::Listener(listener), source: None, local: peer.local })
     }
 
@@ -408,10 +411,12 @@ impl Clients {
     /// `None` where there is no socket to be had, or none that answers from the address hit.
     fn connect(&self, key: ClientKey, listener: &Listener) -> Option<PortSocket> {
         let SocketOptions { gso, gro, buffer_bytes, .. } = self.options;
-        let Peer { address: client, local: hit } = key.peer;
-        let socket = open_client(listener.address, client, hit, gro, buffer_bytes).ok()?;
+        let client = key.peer.address;
+        let socket = open_client(listener.address, client, gro, buffer_bytes).ok()?;
+        let local = socket.local_addr().ok()?.as_socket()?.ip().to_canonical();
+        let is_right = key.peer.local.is_none_or(|hit| hit == local);
         let family = Family::of(listener.address);
-        Some(PortSocket::connected(socket.into(), family, gso, client))
+        is_right.then(|| PortSocket::connected(socket.into(), family, gso, client))
     }
 
     /// Moves sockets on that are on their way in or out.

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -140,64 +140,14 @@ impl ListenerGroup {
 /// Opens a socket that shares the address of a listener and is connected to one of its clients, so
 /// that it gets what that client sends.
 ///
-/// `listener` is the address as it is bound, not `hit`, the one that the client sends to: a socket
-/// bound to the latter would take everybody's datagrams until it is connected.
-///
-/// It is connected to a neighbour of the client first. The kernel writes address and port of the far
-/// end one after the other, and between the two a socket would match every port of the address:
-/// datagrams of other clients behind it would be put there. With the client's port written before its
-/// address there is no such moment.
-///
-/// # Errors
-/// What the kernel says, or `EADDRNOTAVAIL`: answers would leave from another address than `hit`.
+/// `listener` is the address as it is bound, not the one that the client has hit: a socket bound to
+/// the latter would take everybody's datagrams until it is connected.
 pub(super) fn open_client(
     listener: SocketAddr,
     client: SocketAddr,
-    hit: Option<IpAddr>,
     gro: bool,
     bytes: usize,
 ) -> io::Result<Socket> {
-    let client = match client {
-        SocketAddr::V4(v4) if listener.is_ipv6() => {
-            SocketAddr::from((mapped((*v4.ip()).into()), v4.port()))
-        }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => client,
-    };
-    let mut result = Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
-    // One of them is neither a network's own address nor its broadcast address, and on the client's
-    // route.
-    for bit in [1_u8 << 1, 1 << 2, 1 << 3] {
-        let socket = sharing(listener, gro, bytes)?;
-        let connected = socket
-            .connect(&neighbour(client, bit).into())
-            .and_then(|()| socket.connect(&client.into()))
-            .and_then(|()| socket.local_addr());
-        let local = match connected {
-            Ok(local) => local.as_socket().map(|local| local.ip().to_canonical()),
-            Err(error) => {
-                result = Err(error);
-                continue;
-            }
-        };
-        if hit.is_none() || hit == local {
-            return Ok(socket);
-        }
-    }
-    result
-}
-
-/// The same port of an address nearby.
-fn neighbour(client: SocketAddr, bit: u8) -> SocketAddr {
-    let mut neighbour = client;
-    neighbour.set_ip(match client.ip() {
-        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() ^ u32::from(bit)).into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() ^ u128::from(bit)).into(),
-    });
-    neighbour
-}
-
-/// A socket bound to the address of a listener, which gets nothing until it is connected.
-fn sharing(listener: SocketAddr, gro: bool, bytes: usize) -> io::Result<Socket> {
     let socket = unbound(listener)?;
     socket.set_reuse_port(true)?;
     // Smaller queues drop earlier; that is no reason to go without.
@@ -206,6 +156,13 @@ fn sharing(listener: SocketAddr, gro: bool, bytes: usize) -> io::Result<Socket> 
         coalesce_receives(&socket)?;
     }
     socket.bind(&listener.into())?;
+    let client = match client {
+        SocketAddr::V4(v4) if listener.is_ipv6() => {
+            SocketAddr::from((mapped((*v4.ip()).into()), v4.port()))
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => client,
+    };
+    socket.connect(&client.into())?;
     Ok(socket)
 }
 
