@@ -10,9 +10,9 @@
 //! given up is turned to itself first, so that nothing new arrives there, and closed once it is
 //! empty; that keeps every datagram, but what is still in it may be overtaken by what arrives at the
 //! listener from then on. It happens to clients that are silent, gone or far quieter than another
-//! one, and to all where descriptors get scarce. Another exception is the kernel's: in the microsecond of the connecting itself, a datagram of
-//! another client with the same IP address may be put into the socket. It is handed over as what it
-//! is, but later datagrams of that client may overtake it.
+//! one, and to all where descriptors get scarce. The other exception is the kernel's: between writing the address and the port that a
+//! socket is connected to, some nanoseconds, it may put a datagram of another client with the same
+//! IP address there. It is handed over as what it is, but later ones may overtake it.
 //!
 //! What bounds it. Every connected socket makes the kernel's search dearer for datagrams of clients
 //! that have none, so there are few (`ClientSockets::max`), for those that are worth it, and none

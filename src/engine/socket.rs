@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -138,7 +139,7 @@ impl ListenerGroup {
 }
 
 /// Opens a socket that shares the address of a listener and is connected to one of its clients, so
-/// that it gets what that client sends.
+/// that it gets what that client sends, and nobody else's at any moment.
 ///
 /// `listener` is the address as it is bound, not the one that the client has hit: a socket bound to
 /// the latter would take everybody's datagrams until it is connected.
@@ -148,14 +149,33 @@ pub(super) fn open_client(
     gro: bool,
     bytes: usize,
 ) -> io::Result<Socket> {
+    // Another shard must not bind while a socket is connected and can be shared with.
+    let _alone = CLIENT_OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = join_group(listener, gro, bytes)?;
+    turn_to_client(&socket, listener, client)?;
+    Ok(socket)
+}
+
+/// Binds a socket at the end of the listener's group, where the program does not choose it.
+fn join_group(listener: SocketAddr, gro: bool, bytes: usize) -> io::Result<Socket> {
     let socket = unbound(listener)?;
     socket.set_reuse_port(true)?;
+    // For the address that it has in common with those that are connected already.
+    socket.set_reuse_address(true)?;
     // Smaller queues drop earlier; that is no reason to go without.
     let _ = ask_for_buffers(&socket, bytes);
     if gro {
         coalesce_receives(&socket)?;
     }
     socket.bind(&listener.into())?;
+    Ok(socket)
+}
+
+/// Connects a socket of the group to its client. None that is bound later finds it there: a kernel
+/// that takes a connected socket out of its group (since Linux 6.13) has the next one found a second
+/// group with it, one without a program, which takes everybody's datagrams until that one is
+/// connected.
+fn turn_to_client(socket: &Socket, listener: SocketAddr, client: SocketAddr) -> io::Result<()> {
     let client = match client {
         SocketAddr::V4(v4) if listener.is_ipv6() => {
             SocketAddr::from((mapped((*v4.ip()).into()), v4.port()))
@@ -163,7 +183,7 @@ pub(super) fn open_client(
         SocketAddr::V4(_) | SocketAddr::V6(_) => client,
     };
     socket.connect(&client.into())?;
-    Ok(socket)
+    socket.set_reuse_port(false)
 }
 
 /// Opens a port of a session: connected, so that the kernel passes on what the origin sends and
@@ -301,6 +321,9 @@ pub(super) fn pause(time: Duration) {
 /// description of it. The queue may be charged with the double of what was asked for.
 const DATAGRAM_CHARGE: usize = 2048 + 256;
 
+/// Held while a client's socket is opened.
+static CLIENT_OPENING: Mutex<()> = Mutex::new(());
+
 /// How long a predecessor's sockets may take to go away.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
 const BIND_RETRY: Duration = Duration::from_millis(50);
@@ -356,6 +379,32 @@ mod tests {
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let (len, _) = socket.recv_from(&mut [0; 8]).unwrap();
         assert_eq!(len, 1);
+    }
+
+    #[test]
+    fn a_socket_that_is_about_to_be_connected_takes_nobodys_datagrams() {
+        for (listen, ip) in
+            [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1"), ("[::1]:0", "::1")]
+        {
+            let listen = Listen::At(listen.parse().unwrap());
+            let group = ListenerGroup::open(listen, options(&[None])).unwrap().unwrap();
+            let ip: std::net::IpAddr = ip.parse().unwrap();
+            let target = SocketAddr::new(ip, group.address.port());
+            let clients: Vec<_> =
+                (0..40).map(|_| UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap()).collect();
+            let mut opened = Vec::new();
+            for (position, client) in clients[..4].iter().enumerate() {
+                let socket = join_group(group.address, false, 64 << 10).unwrap();
+                for other in &clients[position..] {
+                    other.send_to(b"x", target).unwrap();
+                    let taken = group.sockets[0].recv(&mut [0; 8]);
+                    assert!(taken.is_ok(), "{listen:?}: beside {position} connected sockets");
+                }
+                let address = client.local_addr().unwrap();
+                turn_to_client(&socket, group.address, address).unwrap();
+                opened.push(socket);
+            }
+        }
     }
 
     #[test]
