@@ -64,8 +64,7 @@ pub struct Config {
     /// `--batch-wait`: how long datagrams may be gathered while that pays; `None` (typed `off`):
     /// none waits
     pub batch_wait: Option<Duration>,
-    /// `--client-sockets`: clients of the process that may have sockets of their own; 0, the default:
-    /// none, for a datagram may be overtaken while a socket comes or goes
+    /// `--client-sockets`: clients of the process that may have sockets of their own; 0: none
     pub client_sockets: u16,
     /// `--api-token`
     pub api_token: Option<SecretString>,
@@ -349,7 +348,7 @@ impl Default for Config {
             gso: Offload::Auto,
             gro: Offload::Auto,
             batch_wait: None,
-            client_sockets: 0,
+            client_sockets: 128,
             api_token: None,
             register_token: None,
             allow_origins: loopback_and_private(),

@@ -75,7 +75,7 @@ fn every_setting_reads_into_the_field_that_it_shows() {
         ("gso", "on"),
         ("gro", "off"),
         ("batch-wait", "250us"),
-        ("client-sockets", "128"),
+        ("client-sockets", "0"),
         ("sessions-max", "6"),
         ("pending-max", "7"),
         ("pending-per-source", "8"),
