@@ -27,7 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 
 use super::ClientSockets;
-use super::demand::{CANDIDATES_MAX, Candidate, Demand, is_worth_it};
+use super::demand::{CANDIDATES_MAX, Candidate, Demand, Receive, is_worth_it};
 use super::ports::{Arrival, Listener, PortSocket};
 use super::sockaddr::Family;
 use super::socket::open_client;
@@ -193,10 +193,10 @@ impl Clients {
     pub(super) fn count(
         &mut self,
         session: SessionKey,
-        is_arrival: bool,
+        receive: Receive,
         client: impl FnOnce() -> ClientKey,
     ) {
-        self.demand.count(session, is_arrival, client);
+        self.demand.count(session, receive, client);
     }
 
     /// Counts a receive at a client's own socket, and says what its datagrams have in common.

@@ -1,10 +1,11 @@
 //! Which clients have so much traffic that a socket of their own pays.
 //!
 //! What is counted are receives, by session: a socket saves work per system call's worth of
-//! datagrams, and a train is cheap whatever it comes through. Both directions count, for the own
-//! socket is also the cheaper one to send from. Counting costs one addition per receive; who the
+//! datagrams, and a train is cheap whatever it comes through, so trains count only for clients that
+//! flood. Both directions count, for the own socket is also the cheaper one to send from. Counting costs one addition per receive; who the
 //! client is gets written down once per window, when its count reaches the mark.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use super::clients::ClientKey;
@@ -15,9 +16,9 @@ pub(super) struct Demand {
     /// By session slot. Empty where no client can get a socket.
     counts: Box<[Count]>,
     candidates: Vec<Candidate>,
-    /// From here on a client is a candidate.
+    /// From so many single datagrams on a client is a candidate.
     mark: u32,
-    /// From here on it does not wait for the end of the window.
+    /// From so many receives on it is one, too, and does not wait for the end of the window.
     urgent_mark: u32,
     has_urgent: bool,
 }
@@ -27,8 +28,19 @@ pub(super) struct Demand {
 struct Count {
     /// In both directions.
     all: u32,
+    /// Those among them that brought one datagram.
+    singles: u32,
     /// From the client.
     arrivals: u32,
+}
+
+/// What a receive was that is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receive {
+    /// From the client, else from the origin.
+    pub(super) is_arrival: bool,
+    /// It brought several datagrams.
+    pub(super) is_train: bool,
 }
 
 /// A client that may get a socket.
@@ -61,22 +73,27 @@ impl Demand {
     pub(super) fn count(
         &mut self,
         session: SessionKey,
-        is_arrival: bool,
+        receive: Receive,
         client: impl FnOnce() -> ClientKey,
     ) {
         let Some(count) = self.counts.get_mut(session.slot as usize) else {
             return;
         };
         count.all = count.all.saturating_add(1);
-        count.arrivals = count.arrivals.saturating_add(is_arrival.into());
-        if count.all == self.mark {
-            if self.candidates.len() < CANDIDATES_MAX {
-                let client = client();
-                self.candidates.push(Candidate { client, session, receives: 0, arrivals: 0 });
-            }
-        } else if count.all == self.urgent_mark {
-            self.has_urgent = true;
+        count.arrivals = count.arrivals.saturating_add(receive.is_arrival.into());
+        count.singles = count.singles.saturating_add((!receive.is_train).into());
+        let is_urgent = count.all == self.urgent_mark;
+        // Either makes it a candidate, whichever comes first.
+        let is_up = match count.singles.cmp(&self.mark) {
+            Ordering::Less => is_urgent,
+            Ordering::Equal => !receive.is_train && count.all <= self.urgent_mark,
+            Ordering::Greater => false,
+        };
+        if is_up && self.candidates.len() < CANDIDATES_MAX {
+            let client = client();
+            self.candidates.push(Candidate { client, session, receives: 0, arrivals: 0 });
         }
+        self.has_urgent |= is_urgent;
     }
 
     /// What has been counted in the slot so far.
@@ -127,7 +144,7 @@ impl Demand {
     }
 
     fn judge(&self, candidate: &Candidate) -> Candidate {
-        let Count { all, arrivals } = self.of(candidate.session);
+        let Count { all, arrivals, .. } = self.of(candidate.session);
         Candidate { receives: all, arrivals, ..*candidate }
     }
 
@@ -164,6 +181,8 @@ mod tests {
     use crate::shard::{ListenerIndex, Peer};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SINGLE: Receive = Receive { is_arrival: true, is_train: false };
+    const FROM_ORIGIN: Receive = Receive { is_arrival: false, ..SINGLE };
 
     fn key(slot: u32) -> SessionKey {
         SessionKey { slot, generation: 1 }
@@ -176,7 +195,13 @@ mod tests {
 
     fn count(demand: &mut Demand, slot: u32, receives: u32) {
         for _ in 0..receives {
-            demand.count(key(slot), true, || client(slot));
+            demand.count(key(slot), SINGLE, || client(slot));
+        }
+    }
+
+    fn count_trains(demand: &mut Demand, slot: u32, receives: u32) {
+        for _ in 0..receives {
+            demand.count(key(slot), Receive { is_train: true, ..SINGLE }, || client(slot));
         }
     }
 
@@ -231,11 +256,11 @@ mod tests {
     fn what_goes_to_a_client_makes_it_a_candidate_and_is_no_arrival() {
         let mut demand = Demand::new(4, SECOND);
         for _ in 0..250 {
-            demand.count(key(1), false, || client(1));
+            demand.count(key(1), FROM_ORIGIN, || client(1));
         }
         assert_eq!(chosen(&mut demand, 4000), [(1, 250)]);
         for _ in 0..250 {
-            demand.count(key(1), false, || client(1));
+            demand.count(key(1), FROM_ORIGIN, || client(1));
         }
         assert_eq!(chosen(&mut demand, 4001), []);
     }
@@ -250,6 +275,19 @@ mod tests {
         let urgent: Vec<_> = demand.urgent().map(|candidate| candidate.session).collect();
         assert_eq!(urgent, [key(0)]);
         assert_eq!(demand.urgent().count(), 0, "it is told once");
+    }
+
+    #[test]
+    fn a_client_that_sends_trains_is_a_candidate_only_if_it_floods() {
+        let mut demand = Demand::new(4, SECOND);
+        count_trains(&mut demand, 0, 3999);
+        count(&mut demand, 1, 199);
+        count_trains(&mut demand, 1, 1000);
+        assert_eq!(chosen(&mut demand, 5198), []);
+        count_trains(&mut demand, 0, 4000);
+        assert_eq!(demand.urgent().count(), 1);
+        count(&mut demand, 0, 200);
+        assert_eq!(chosen(&mut demand, 4200), [(0, 4200)], "and only once");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crossbeam_channel::TrySendError;
 use super::EngineError;
 use super::clients::{ClientKey, SocketOptions};
 use super::cmsg::Ancillary;
+use super::demand::Receive;
 use super::gather::Gather;
 use super::gso::{Batch, Message};
 use super::portion::Portion;
@@ -90,13 +91,14 @@ impl Lane {
             return; // It has left in an earlier batch.
         };
         let clients = &mut self.ports.clients;
+        let receive = |is_arrival| Receive { is_arrival, is_train: train.is_coalesced };
         match (train.port, route.port, route.to) {
             (Port::Listener(listener), Port::Session(session), None) => {
                 let peer = Peer { address: train.source, local: train.local };
-                clients.count(session, true, || ClientKey { listener, peer });
+                clients.count(session, receive(true), || ClientKey { listener, peer });
             }
             (Port::Session(session), Port::Listener(listener), Some(peer)) => {
-                clients.count(session, false, || ClientKey { listener, peer });
+                clients.count(session, receive(false), || ClientKey { listener, peer });
             }
             (Port::Listener(_) | Port::Session(_), ..) => {}
         }
@@ -292,6 +294,8 @@ pub(super) struct Train<'a> {
     source: SocketAddr,
     local: Option<IpAddr>,
     segment: usize,
+    /// It has more than one datagram.
+    is_coalesced: bool,
     /// `None` after the last.
     rest: Option<&'a [u8]>,
 }
@@ -300,7 +304,8 @@ impl<'a> Train<'a> {
     pub(super) fn new(port: Port, source: SocketAddr, control: &[u8], payload: &'a [u8]) -> Self {
         let Ancillary { segment, local } = Ancillary::parse(control);
         let segment = segment.filter(|size| *size > 0).unwrap_or(payload.len());
-        Self { port, source, local, segment, rest: Some(payload) }
+        let is_coalesced = segment < payload.len();
+        Self { port, source, local, segment, is_coalesced, rest: Some(payload) }
     }
 
     /// The same as it would have come through the listener, for a socket that has no word on the

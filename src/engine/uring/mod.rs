@@ -54,8 +54,7 @@ pub(super) struct Uring<'pool> {
     unarmed: VecDeque<Token>,
     /// What comes after that: receives that ended with the portion, but not without a share of it.
     fed: VecDeque<Token>,
-    /// Whose receive the completion before was.
-    fed_last: Option<Token>,
+    appetite: Appetite,
     /// Armed operations: each will complete once more at least.
     armed: usize,
     listener_layout: Box<msghdr>,
@@ -118,7 +117,7 @@ impl<'pool> Uring<'pool> {
             failed: Vec::with_capacity(Batch::DATAGRAMS_MAX),
             unarmed,
             fed: VecDeque::with_capacity(operations),
-            fed_last: None,
+            appetite: Appetite::default(),
             armed: 0,
             listener_layout: layout(Name::ROOM, Ancillary::LISTENER_ROOM),
             session_layout: layout(0, Ancillary::SESSION_ROOM),
@@ -200,7 +199,10 @@ impl<'pool> Uring<'pool> {
 
     fn complete(&mut self, now: Instant, completion: &cqueue::Entry) -> Result<(), EngineError> {
         let token = Token::decode(completion.user_data());
-        let was_fed = self.fed_last.replace(token) == Some(token);
+        let was_fed = self.appetite.last == Some(token);
+        if cqueue::buffer_select(completion.flags()).is_some() {
+            self.appetite.note(token);
+        }
         let goes_on = match token {
             Token::Receive(inlet) => self.received(now, inlet, completion)?,
             Token::Mailbox => {
@@ -475,20 +477,22 @@ impl<'pool> Uring<'pool> {
         Some(entry)
     }
 
-    /// Arms what waits for it, but no more receives than there are buffers on offer: one that finds
-    /// none has been armed for nothing.
+    /// Arms what waits for it, but no more receives than the buffers on offer will do for: one that
+    /// finds none has been armed for nothing.
     ///
     /// A receive may take the whole portion before the next one is tried. So those that have had
     /// nothing of the last one come first: sockets with a backlog take turns.
     fn arm(&mut self) -> Result<(), EngineError> {
-        let mut room = self.pool.offered().max(1);
+        let mut room = usize::from(self.pool.offered()).max(1);
         while room > 0
             && let Some(token) = self.unarmed.pop_front().or_else(|| self.fed.pop_front())
         {
             let Some(entry) = self.arm_entry(token) else {
                 continue;
             };
-            room -= u16::from(matches!(token, Token::Receive(_)));
+            if matches!(token, Token::Receive(_)) {
+                room = room.saturating_sub(self.appetite.mean());
+            }
             self.push_repeating(&entry, token)?;
         }
         Ok(())
@@ -618,6 +622,43 @@ impl<'pool> Uring<'pool> {
             }
         }
         Ok(())
+    }
+}
+
+/// How many buffers a receive takes one after the other, from what the receives have taken.
+#[derive(Default)]
+struct Appetite {
+    /// Whose receive was the last that brought something.
+    last: Option<Token>,
+    /// How often in a row.
+    row: usize,
+    /// Decaying mean of the rows, in parts of `Self::PART`.
+    mean: usize,
+}
+
+impl Appetite {
+    const PART: usize = 16;
+
+    /// A multishot receive gives way to others after so many.
+    const ROW_MAX: usize = 32;
+
+    /// The mean follows the last so many rows.
+    const WEIGHT: usize = 4;
+
+    /// A receive has brought something.
+    fn note(&mut self, token: Token) {
+        if self.last == Some(token) {
+            self.row += 1;
+            return;
+        }
+        let row = self.row.min(Self::ROW_MAX) * Self::PART;
+        self.mean = (self.mean * (Self::WEIGHT - 1) + row) / Self::WEIGHT;
+        (self.last, self.row) = (Some(token), 1);
+    }
+
+    /// At least one.
+    fn mean(&self) -> usize {
+        (self.mean / Self::PART).max(1)
     }
 }
 
