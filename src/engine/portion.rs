@@ -62,7 +62,7 @@ impl Portion {
             return batch.len() >= SMALL;
         }
         let sends_grow = shares_routes(batch) && batch.len() < SEGMENTS_ENOUGH * batch.routes();
-        batch.bytes() >= BYTES / 4 * 3 && !sends_grow
+        batch.bytes() >= ENOUGH && !sends_grow
     }
 
     fn is_small(self) -> bool {
@@ -77,6 +77,9 @@ fn shares_routes(batch: &Batch) -> bool {
 
 /// A part of the second-level cache; the rest goes to what the kernel copies from and to.
 const BYTES: usize = 256 << 10;
+
+/// A batch of so much leaves, for with another round of receives it would be twice the size.
+const ENOUGH: usize = BYTES / 4 * 3;
 
 /// Datagrams in a small portion: they stay in a first-level cache of 32 to 48 KiB.
 const SMALL: usize = 16;
@@ -132,8 +135,8 @@ mod tests {
 
     #[test]
     fn what_fits_into_the_cache_is_not_enough() {
-        assert!(!Portion::new().is_enough(&batch(190, 190)));
-        assert!(!Portion::new().is_enough(&batch(190, 1)));
+        assert!(!Portion::new().is_enough(&batch(140, 140)));
+        assert!(!Portion::new().is_enough(&batch(140, 1)));
     }
 
     #[test]

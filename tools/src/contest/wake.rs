@@ -5,6 +5,8 @@
 //! it is measured there: a thread that does nothing is woken again and again.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use anyhow::Context as _;
@@ -21,15 +23,19 @@ use crate::report::median;
 pub(super) fn delay_ns(cpu: usize) -> anyhow::Result<u64> {
     let (wake, wakes) = mpsc::channel::<()>();
     let (tell, told) = mpsc::channel();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
     let sleeper = std::thread::spawn(move || -> io::Result<()> {
         measure::pin(&[cpu])?;
         // Nobody listens any more only when the measurement has failed already.
         let _ = tell.send(measure::this_thread());
-        wakes.iter().for_each(drop);
+        for () in wakes {
+            count.fetch_add(1, Ordering::Release);
+        }
         Ok(())
     });
     let delays = match told.recv() {
-        Ok(thread) => (0..SAMPLES).map(|_| sample_ns(thread, &wake)).collect(),
+        Ok(thread) => (0..SAMPLES).map(|_| sample_ns(thread, &wake, &woken)).collect(),
         Err(_) => Ok(Vec::new()),
     };
     drop(wake);
@@ -40,10 +46,20 @@ pub(super) fn delay_ns(cpu: usize) -> anyhow::Result<u64> {
 }
 
 /// One wake-up.
-fn sample_ns(thread: ThreadId, wake: &mpsc::Sender<()>) -> anyhow::Result<f64> {
+fn sample_ns(
+    thread: ThreadId,
+    wake: &mpsc::Sender<()>,
+    woken: &AtomicUsize,
+) -> anyhow::Result<f64> {
     await_sleep(thread)?;
     let before = CpuTime::of(thread).context("read the run delay of a thread")?;
+    let wakes = woken.load(Ordering::Acquire);
     wake.send(()).context("wake a thread")?;
+    // Until then it seems to be asleep although it is being woken.
+    let deadline = clock::now() + SECOND;
+    while woken.load(Ordering::Acquire) == wakes {
+        anyhow::ensure!(clock::now() < deadline, BUSY);
+    }
     await_sleep(thread)?;
     let after = CpuTime::of(thread).context("read the run delay of a thread")?;
     Ok(after.since(before).run_delay_ns as f64)
@@ -52,10 +68,12 @@ fn sample_ns(thread: ThreadId, wake: &mpsc::Sender<()>) -> anyhow::Result<f64> {
 fn await_sleep(thread: ThreadId) -> anyhow::Result<()> {
     let deadline = clock::now() + SECOND;
     while !measure::is_asleep(thread).context("the thread to wake has ended")? {
-        anyhow::ensure!(clock::now() < deadline, "the relay's CPU is not free for a second");
+        anyhow::ensure!(clock::now() < deadline, BUSY);
     }
     Ok(())
 }
+
+const BUSY: &str = "the relay's CPU is not free for a second";
 
 const SAMPLES: usize = 301;
 /// Above it the machine is not idle, and the median no wake-up's.
