@@ -54,6 +54,12 @@ impl Account {
         Self { pid, shards, softirqs }
     }
 
+    /// The threads that relay.
+    #[must_use]
+    pub fn shards(&self) -> &[ThreadId] {
+        &self.shards
+    }
+
     /// What its relaying threads have used so far, with what the kernel did for them in threads of
     /// its own.
     ///

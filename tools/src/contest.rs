@@ -17,98 +17,29 @@
 //! and allowed for each time that a thread went to sleep of its own accord: a thread that a stranger
 //! has pushed off the CPU earns nothing by that. Of what is above, at most 2 % of the CPU time.
 
+mod entrant;
+mod running;
 mod wake;
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::ValueEnum as _;
 
+pub use self::entrant::{Entrant, Kind};
+pub use self::running::RunningArguments;
+use self::running::RunningRelay;
+use crate::account::Account as Process;
 use crate::clock::{self, SECOND};
 use crate::gate::{CpuReading, Gate};
 use crate::lane::{Flow, Lane, LaneSettings, Passage};
 use crate::measure::{self, CpuTime, ThreadId};
-use crate::nginx::{Buffers, Nginx, NginxSettings, Program};
+use crate::nginx::{Nginx, NginxSettings, Program};
 use crate::registration::Endpoints;
 use crate::report::grouped;
 use crate::result::Outcome;
 use crate::rig::Direction;
-use crate::subject::{Engine, IoCounts, Setup, Tuning};
-
-/// A relay to compare, as the command line names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Ringway or a baseline.
-    Engine(Engine),
-    /// nginx.
-    Nginx(Buffers),
-    /// None at all.
-    Direct,
-}
-
-impl FromStr for Kind {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "nginx" => Ok(Self::Nginx(Buffers::Default)),
-            "nginx-4m" => Ok(Self::Nginx(Buffers::Large)),
-            "direct" => Ok(Self::Direct),
-            engine => Engine::from_str(engine, false).map(Self::Engine).map_err(|_| {
-                let engines = Engine::value_variants().iter().map(|engine| engine.label());
-                let names: Vec<_> = engines.chain(["nginx", "nginx-4m", "direct"]).collect();
-                format!("no such relay; there are {}", names.join(", "))
-            }),
-        }
-    }
-}
-
-impl Kind {
-    /// As the command line and the tables show it.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Engine(engine) => engine.label(),
-            Self::Nginx(Buffers::Default) => "nginx",
-            Self::Nginx(Buffers::Large) => "nginx-4m",
-            Self::Direct => "direct",
-        }
-    }
-
-    /// Whether it is Ringway, whatever the engine.
-    #[must_use]
-    pub fn is_ringway(self) -> bool {
-        matches!(self, Self::Engine(engine) if !engine.is_baseline())
-    }
-}
-
-/// One of those that take turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entrant {
-    /// Which relay.
-    pub kind: Kind,
-    /// How it is tuned.
-    pub tuning: Tuning,
-}
-
-impl Entrant {
-    /// A relay with the part of `tuning` that it has: all of it for Ringway, the shards for a
-    /// baseline.
-    #[must_use]
-    pub fn new(kind: Kind, tuning: Tuning) -> Self {
-        let plain = Tuning { shards: tuning.shards, ..Tuning::default() };
-        Self { kind, tuning: if kind.is_ringway() { tuning } else { plain } }
-    }
-
-    /// The column of the tables: the relay, and what is special about it.
-    #[must_use]
-    pub fn label(&self) -> String {
-        let name = self.kind.label();
-        if self.tuning.batch_wait.is_some() { format!("{name}+wait") } else { name.to_owned() }
-    }
-}
+use crate::subject::{IoCounts, Setup, Tuning};
 
 /// The CPUs of a measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +70,29 @@ impl Cpus {
         let first = *relay.first().context("the relay has no CPU")?;
         let wake_up_ns = wake::delay_ns(first).context("measure a wake-up on the relay's CPU")?;
         Ok(Self { relay: relay.to_vec(), tool: tool.to_vec(), wake_up_ns })
+    }
+
+    /// For a relay that runs already: its threads have the CPUs that they are bound to, and the
+    /// tool the others as far as there are any.
+    ///
+    /// # Errors
+    /// There is no such process, or this one may use no CPU.
+    pub fn beside(running: &RunningArguments) -> anyhow::Result<Self> {
+        let allowed = measure::allowed_cpus();
+        let process = running.pid.zip(running.target);
+        let process =
+            process.map(|(pid, address)| Process::of_running(pid, address)).transpose()?;
+        let threads = process.as_ref().map(Process::shards).unwrap_or_default();
+        let mut relay: Vec<usize> =
+            threads.iter().flat_map(|thread| measure::cpus_of(*thread)).collect();
+        relay.sort_unstable();
+        relay.dedup();
+        let tool = running::tool_cpus(&allowed, &relay);
+        measure::pin(&tool).context("leave the relay's CPUs")?;
+        measure::raise_descriptor_limit();
+        let first = relay.first().or(allowed.first()).context("this process may use no CPU")?;
+        let wake_up_ns = wake::delay_ns(*first).context("measure a wake-up")?;
+        Ok(Self { relay, tool, wake_up_ns })
     }
 
     /// What of the place has to be equal for two results to be comparable.
@@ -185,6 +139,7 @@ pub fn order(count: usize, round: u32) -> impl Iterator<Item = usize> {
 enum Running {
     Gate(Box<Gate>),
     Nginx { nginx: Box<Nginx>, softirqs: Vec<ThreadId> },
+    Found(Box<RunningRelay>),
     Nothing,
 }
 
@@ -200,6 +155,21 @@ pub struct Contestant {
 }
 
 impl Contestant {
+    /// Connects the sessions to a relay that runs already.
+    ///
+    /// # Errors
+    /// There is no such relay, or it does not let every session in.
+    pub fn find(
+        arguments: &RunningArguments,
+        lane: LaneSettings,
+        cpus: &Cpus,
+    ) -> anyhow::Result<Self> {
+        let entrant = Entrant::new(Kind::Running, Tuning::default());
+        Self::open(entrant, lane, cpus, Some(arguments.origin), |origin| {
+            Ok(Running::Found(Box::new(RunningRelay::find(arguments, origin)?)))
+        })
+    }
+
     /// Starts the relay and connects the sessions. `None` when it is an nginx and there is none.
     ///
     /// # Errors
@@ -214,22 +184,36 @@ impl Contestant {
                 Some(program) => Some(program),
                 None => return Ok(None),
             },
-            Kind::Engine(_) | Kind::Direct => None,
+            Kind::Engine(_) | Kind::Running | Kind::Direct => None,
         };
+        let sessions = lane.sessions;
+        let start = |origin| Running::start(entrant, origin, program.as_ref(), sessions, cpus);
+        Self::open(entrant, lane, cpus, None, start).map(Some)
+    }
+
+    /// With the origin at an address of the kernel's choice unless one is given.
+    fn open(
+        entrant: Entrant,
+        settings: LaneSettings,
+        cpus: &Cpus,
+        origin: Option<SocketAddr>,
+        start: impl FnOnce(SocketAddr) -> anyhow::Result<Running>,
+    ) -> anyhow::Result<Self> {
         let mut running = Running::Nothing;
         let mut resident = None;
-        let sessions = lane.sessions;
-        let lane = Lane::open(lane, |origin| {
-            running = Running::start(entrant, origin, program.as_ref(), sessions, cpus)?;
+        let start = |origin| {
+            running = start(origin)?;
             resident = running.resident_bytes();
             Ok(running.address().unwrap_or(origin))
-        });
+        };
+        let origin = origin.unwrap_or_else(|| settings.any_address());
+        let lane = Lane::open(origin, settings, start);
         let lane = lane.with_context(|| format!("relay {}", entrant.label()))?;
         let grown = running.resident_bytes().zip(resident);
-        let bytes_per_session =
-            grown.map(|(after, before)| after.saturating_sub(before) as f64 / sessions as f64);
+        let bytes_per_session = grown
+            .map(|(after, before)| after.saturating_sub(before) as f64 / settings.sessions as f64);
         let wake_up_ns = cpus.wake_up_ns;
-        Ok(Some(Self { entrant, lane, running, wake_up_ns, bytes_per_session }))
+        Ok(Self { entrant, lane, running, wake_up_ns, bytes_per_session })
     }
 
     /// Loads the relay for `length`.
@@ -272,7 +256,7 @@ impl Contestant {
     pub fn drops(&self) -> anyhow::Result<Vec<(String, u64)>> {
         match &self.running {
             Running::Gate(gate) => Ok(gate.metrics()?.as_deref().map(drops_in).unwrap_or_default()),
-            Running::Nginx { .. } | Running::Nothing => Ok(Vec::new()),
+            Running::Nginx { .. } | Running::Found(_) | Running::Nothing => Ok(Vec::new()),
         }
     }
 }
@@ -299,7 +283,7 @@ impl Running {
                 let nginx = Box::new(Nginx::start(program, settings)?);
                 Self::Nginx { nginx, softirqs: measure::ksoftirqd(cpu).into_iter().collect() }
             }
-            (Kind::Nginx(_), None) | (Kind::Direct, _) => Self::Nothing,
+            (Kind::Nginx(_), None) | (Kind::Running | Kind::Direct, _) => Self::Nothing,
         })
     }
 
@@ -307,6 +291,7 @@ impl Running {
         match self {
             Self::Gate(gate) => Some(gate.address()),
             Self::Nginx { nginx, .. } => Some(nginx.address()),
+            Self::Found(relay) => Some(relay.address()),
             Self::Nothing => None,
         }
     }
@@ -315,6 +300,7 @@ impl Running {
         match self {
             Self::Gate(gate) => gate.threads().to_vec(),
             Self::Nginx { nginx, .. } => vec![nginx.worker()],
+            Self::Found(relay) => relay.threads(),
             Self::Nothing => Vec::new(),
         }
     }
@@ -337,6 +323,7 @@ impl Running {
             Self::Nginx { nginx, softirqs } => {
                 CpuReading::of(&[nginx.worker()], softirqs).context("read the CPU time of nginx")?
             }
+            Self::Found(relay) => relay.cpu()?,
             Self::Nothing => CpuReading::default(),
         };
         let wake_ups = self.threads().into_iter().map(wake_ups).sum();
@@ -346,6 +333,7 @@ impl Running {
     fn io(&self) -> anyhow::Result<Option<IoCounts>> {
         match self {
             Self::Gate(gate) => gate.io(),
+            Self::Found(relay) => relay.io(),
             Self::Nginx { .. } | Self::Nothing => Ok(None),
         }
     }
@@ -354,6 +342,7 @@ impl Running {
         match self {
             Self::Gate(gate) => gate.resident_bytes().ok(),
             Self::Nginx { nginx, .. } => measure::resident_bytes(nginx.worker().pid).ok(),
+            Self::Found(relay) => relay.resident_bytes(),
             Self::Nothing => None,
         }
     }

@@ -48,6 +48,19 @@ pub struct LaneSettings {
     pub takes_trains: bool,
 }
 
+impl LaneSettings {
+    /// Loopback, at a port of the kernel's choice.
+    #[must_use]
+    pub fn any_address(self) -> SocketAddr {
+        let ip = if self.ipv6 {
+            IpAddr::V6(Ipv6Addr::LOCALHOST)
+        } else {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        };
+        SocketAddr::new(ip, 0)
+    }
+}
+
 /// Packets that some of the sessions send.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
@@ -102,27 +115,22 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the origin, has `start_relay` start what stands before it and say where, and connects
-    /// the sessions.
+    /// Starts the origin at an address, has `start_relay` start what stands before it and say where,
+    /// and connects the sessions.
     ///
     /// # Errors
     /// The origin or the relay does not start, or not every session gets in.
     pub fn open(
+        origin: SocketAddr,
         settings: LaneSettings,
         start_relay: impl FnOnce(SocketAddr) -> anyhow::Result<SocketAddr>,
     ) -> anyhow::Result<Self> {
-        let ip = if settings.ipv6 {
-            IpAddr::V6(Ipv6Addr::LOCALHOST)
-        } else {
-            IpAddr::V4(Ipv4Addr::LOCALHOST)
-        };
         let socket = SocketOptions {
             timestamps: true,
             trains: settings.takes_trains,
             ..SocketOptions::default()
         };
         let media = Media { size: settings.size, ..Media::default() };
-        let origin = SocketAddr::new(ip, 0);
         let mut listener = Listener::new(OriginSettings {
             media,
             is_alive: false,
@@ -533,6 +541,13 @@ mod tests {
     use super::*;
     use crate::baseline::{Baseline, Kind as BaselineKind};
 
+    fn open(
+        settings: LaneSettings,
+        start_relay: impl FnOnce(SocketAddr) -> anyhow::Result<SocketAddr>,
+    ) -> Lane {
+        Lane::open(settings.any_address(), settings, start_relay).unwrap()
+    }
+
     fn settings(direction: Direction, ipv6: bool) -> LaneSettings {
         LaneSettings { direction, sessions: 10, size: 1_316, ipv6, takes_trains: false }
     }
@@ -544,12 +559,11 @@ mod tests {
     /// A tenth of a second of one flow of 1,000 packets per second through a plain relay.
     fn passage(settings: LaneSettings) -> Passage {
         let mut relay = None;
-        let mut lane = Lane::open(settings, |origin| {
+        let mut lane = open(settings, |origin| {
             let any = SocketAddr::new(origin.ip(), 0);
             let started = relay.insert(Baseline::start(BaselineKind::Loop, any, origin, &[None])?);
             Ok(started.address())
-        })
-        .unwrap();
+        });
         let length = Duration::from_millis(100);
         lane.run(&[flow(0..settings.sessions, 1_000.0)], length, |_| {}).unwrap()
     }
@@ -577,7 +591,7 @@ mod tests {
 
     #[test]
     fn the_sessions_of_a_flow_take_turns_and_others_send_nothing() {
-        let mut lane = Lane::open(settings(Direction::Up, false), Ok).unwrap();
+        let mut lane = open(settings(Direction::Up, false), Ok);
         let flows = [flow(0..2, 400.0), flow(9..10, 100.0)];
         let passage = lane.run(&flows, Duration::from_millis(100), |_| {}).unwrap();
         let sent: Vec<u64> = passage.sessions.iter().map(|(sent, _)| *sent).collect();
@@ -586,7 +600,7 @@ mod tests {
 
     #[test]
     fn trains_arrive_as_the_packets_that_they_were_made_of() {
-        let mut lane = Lane::open(settings(Direction::Up, false), Ok).unwrap();
+        let mut lane = open(settings(Direction::Up, false), Ok);
         let trains = [Flow { burst: 20, train: true, ..flow(0..10, 2_000.0) }];
         let passage = lane.run(&trains, Duration::from_millis(100), |_| {}).unwrap();
         assert_eq!(passage.tally, Tally { received: 200, ..Tally::default() });
@@ -604,7 +618,7 @@ mod tests {
 
     #[test]
     fn every_second_is_reported_once() {
-        let mut lane = Lane::open(settings(Direction::Up, false), Ok).unwrap();
+        let mut lane = open(settings(Direction::Up, false), Ok);
         let mut seen = 0;
         let length = Duration::from_millis(50);
         let passage = lane.run(&[flow(0..10, 1_000.0)], length, |_| seen += 1).unwrap();

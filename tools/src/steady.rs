@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::contest::{self, Contestant, Cpus, Entrant, Kind, Turn};
+use crate::contest::{self, Contestant, Cpus, Entrant, Kind, RunningArguments, Turn};
 use crate::hdr;
 use crate::lane::{Flow, LaneSettings};
 use crate::measure::Host;
@@ -78,9 +78,11 @@ pub struct SteadyArguments {
         value_enum,
         num_args = 0..=1,
         default_missing_value = "steady",
-        conflicts_with_all = ["sessions", "rate", "pattern", "burst", "gro"]
+        conflicts_with_all = ["sessions", "rate", "pattern", "burst", "gro", "target"]
     )]
     table: Option<Table>,
+    #[command(flatten)]
+    running: RunningArguments,
     /// Write everything, raw rounds included, here as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -144,7 +146,10 @@ pub fn run(arguments: &SteadyArguments) -> anyhow::Result<bool> {
         "--seconds must be above 0 and at most {SECONDS_MAX}"
     );
     ensure!(arguments.sessions > 0 && arguments.rate > 0.0, "--sessions and --rate must not be 0");
-    let cpus = Cpus::split(arguments.shards)?;
+    let cpus = match arguments.running.target {
+        Some(_) => Cpus::beside(&arguments.running)?,
+        None => Cpus::split(arguments.shards)?,
+    };
     let mut outcome = Outcome::new("SRT media at a fixed rate", Host::this());
     note_setup(&mut outcome, arguments, &cpus);
     show::print_head(&outcome, arguments, &cpus);
@@ -168,6 +173,9 @@ impl SteadyArguments {
 
     /// The relays that were asked for, or else these.
     fn kinds(&self, default: &[Kind]) -> Vec<Kind> {
+        if self.running.target.is_some() {
+            return vec![Kind::Running];
+        }
         if self.engines.is_empty() { default.to_vec() } else { self.engines.clone() }
     }
 
@@ -243,6 +251,9 @@ fn note_setup(outcome: &mut Outcome, arguments: &SteadyArguments, cpus: &Cpus) {
     outcome.note("ip", if arguments.ipv6 { "IPv6" } else { "IPv4" });
     outcome.note("shards", arguments.shards);
     cpus.note(outcome);
+    if let Some(target) = arguments.running.target {
+        outcome.note("running relay", target);
+    }
     let rows = arguments.rows();
     let sink = if rows.iter().any(|row| row.lane.takes_trains) {
         "coalesced trains (UDP_GRO)"
@@ -269,6 +280,10 @@ fn measure(row: Row, arguments: &SteadyArguments, cpus: &Cpus) -> anyhow::Result
     let mut contestants = Vec::new();
     let mut absent = Vec::new();
     for entrant in &row.entrants {
+        if entrant.kind == Kind::Running {
+            contestants.push(Contestant::find(&arguments.running, row.lane, cpus)?);
+            continue;
+        }
         match Contestant::start(*entrant, row.lane, cpus)? {
             Some(contestant) => contestants.push(contestant),
             None => absent.push(format!(
