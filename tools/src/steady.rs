@@ -54,7 +54,7 @@ pub struct SteadyArguments {
     #[arg(long, value_enum, default_value = "up")]
     direction: Direction,
     /// Length of a turn
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Rounds that count; one more is run first and dropped
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -294,9 +294,7 @@ fn measure(row: Row, arguments: &SteadyArguments, cpus: &Cpus) -> anyhow::Result
     }
     let mut lines: Vec<Line> = contestants.iter().map(Line::of).collect();
     let flows = std::slice::from_ref(&row.flow);
-    let mut good_rounds = 0;
     for round in 0..=arguments.rounds * TURNS_PER_ROUND_MAX {
-        let mut is_good = true;
         for position in contest::order(contestants.len(), round) {
             let (Some(contestant), Some(line)) =
                 (contestants.get_mut(position), lines.get_mut(position))
@@ -306,17 +304,27 @@ fn measure(row: Row, arguments: &SteadyArguments, cpus: &Cpus) -> anyhow::Result
             let turn = contestant
                 .take_turn(flows, length)
                 .with_context(|| format!("{} in round {round}", contestant.entrant.label()))?;
-            is_good &= turn.fault().is_none();
             if round > 0 {
                 line.turns.push((round, turn));
             }
         }
-        good_rounds += u32::from(is_good && round > 0);
-        if good_rounds >= arguments.rounds {
+        if has_enough(&row, &lines, arguments.rounds as usize) {
             break;
         }
     }
     Ok(Measured { row, lines, absent })
+}
+
+/// Whether each relay has so many turns that count, and each two that a limit compares have them in
+/// the same rounds.
+fn has_enough(row: &Row, lines: &[Line], rounds: usize) -> bool {
+    let line = |label: &str| lines.iter().find(|line| line.entrant.label() == label);
+    let pairs = row.limits.iter().filter_map(|limit| {
+        let [of, against] = limit.relays();
+        Some((line(of?)?, line(against?)?))
+    });
+    lines.iter().all(|line| line.good().count() >= rounds)
+        && pairs.into_iter().all(|(of, base)| of.beside(base, |_, _| Some(())).len() >= rounds)
 }
 
 impl Line {
@@ -515,7 +523,7 @@ const KINDS: [Kind; 3] =
     [Kind::Engine(Engine::Loop), Kind::Engine(Engine::Mmsg), Kind::Engine(Engine::Uring)];
 /// Rounds that count for both sides of a limit: fewer have no median worth a verdict.
 const ROUNDS_MIN: usize = 3;
-const TURNS_PER_ROUND_MAX: u32 = 2;
+const TURNS_PER_ROUND_MAX: u32 = 5;
 const SECONDS_MAX: f64 = 20.0;
 /// Of any shape here.
 const SESSIONS_MAX: usize = 10_000;
