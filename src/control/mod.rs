@@ -14,6 +14,7 @@ mod connections;
 pub mod directory;
 mod health;
 mod http;
+mod kept;
 mod key_length;
 mod list;
 pub mod origin;

@@ -351,7 +351,7 @@ pub struct Signalled {
 #[derive(Debug)]
 pub struct Pair {
     /// USERNAME of the client's requests: `origin's:client's`. Control finds the session by the same text.
-    pub username: Arc<str>,
+    pub username: Box<str>,
     /// Made of the origin's password, under which the client's requests and their responses stand.
     pub key: IntegrityKey,
 }
