@@ -13,60 +13,92 @@ use crate::session::table::AddressKey;
 
 /// The last [`Replay::LEN`] transactions of one client.
 ///
-/// Kept as seeded hashes, which need a third of the room: a new transaction passes for a known one in 2^27 cases, and an
+/// Kept as seeded hashes, which need a fifth of the room: a new transaction passes for a known one in 2^23 cases, and an
 /// address for another in 2^32, neither of which an attacker can aim at. It takes its seed with it to another shard.
 pub struct Replay {
     hasher: SeedableRandomState,
-    /// Apart from the session, whose media has no use for it.
-    ring: Box<Ring>,
-    /// Transactions so far.
-    noted: usize,
-}
-
-struct Ring {
-    transactions: [u32; Replay::LEN],
-    addresses: [u32; Replay::LEN],
+    /// The addresses that transactions refer to. Few clients have a third one.
+    addresses: Vec<u32>,
+    /// A ring once it has [`Self::LEN`]: a hash, and in the lowest bits which of the addresses it came from.
+    transactions: Vec<u32>,
+    /// The transaction that gives way to the next one.
+    oldest: u8,
+    /// The address that gives way to the next one.
+    oldest_address: u8,
 }
 
 impl Replay {
-    /// Transactions remembered, in 256 bytes of every session: 80 seconds of a client that checks its path every 2.5
-    /// seconds, and less of one that checks more often because its path is poor. Whoever reads along for longer than
-    /// that can use what he has kept.
+    /// Transactions remembered, in 128 bytes of a session that has had as many: 80 seconds of a client that checks its
+    /// path every 2.5 seconds, and less of one that checks more often because its path is poor. Whoever reads along for
+    /// longer than that can use what he has kept.
     pub const LEN: usize = 32;
+
+    /// Addresses remembered: as many as a session has paths.
+    const ADDRESSES: usize = 8;
 
     /// Knows nothing yet.
     pub fn new(hasher: SeedableRandomState) -> Self {
-        let ring = Ring { transactions: [0; Self::LEN], addresses: [0; Self::LEN] };
-        Self { hasher, ring: Box::new(ring), noted: 0 }
+        let (addresses, transactions) = (Vec::new(), Vec::new());
+        Self { hasher, addresses, transactions, oldest: 0, oldest_address: 0 }
     }
 
     /// Remembers a transaction, and says what was known of it.
     pub fn note(&mut self, transaction: TransactionId, address: AddressKey) -> Seen {
-        let transaction = self.hasher.hash_one(transaction) as u32;
+        let transaction = self.hasher.hash_one(transaction) as u32 & !ORIGIN_MASK;
         let address = self.hasher.hash_one(address) as u32;
-        if let Some(position) = self.position(transaction) {
-            let is_same = self.ring.addresses.get(position) == Some(&address);
-            return if is_same { Seen::Here } else { Seen::Elsewhere };
+        let mut known = self.transactions.iter();
+        if let Some(known) = known.find(|&known| known & !ORIGIN_MASK == transaction) {
+            let origin = self.addresses.get((known & ORIGIN_MASK) as usize);
+            return if origin == Some(&address) { Seen::Here } else { Seen::Elsewhere };
         }
-        let position = self.noted % Self::LEN;
-        if let (Some(transactions), Some(addresses)) =
-            (self.ring.transactions.get_mut(position), self.ring.addresses.get_mut(position))
-        {
-            (*transactions, *addresses) = (transaction, address);
+        let entry = transaction | self.origin(address);
+        if self.transactions.len() < Self::LEN {
+            grow(&mut self.transactions, entry, 8);
+        } else if let Some(oldest) = self.transactions.get_mut(usize::from(self.oldest)) {
+            *oldest = entry;
+            self.oldest = (self.oldest + 1) % Self::LEN as u8;
         }
-        self.noted += 1;
         Seen::Never
     }
 
-    fn position(&self, transaction: u32) -> Option<usize> {
-        let noted = self.ring.transactions.iter().take(self.noted);
-        noted.into_iter().position(|&known| known == transaction)
+    /// Where among the addresses this one stands from now on. Transactions of one that has given way count as seen
+    /// elsewhere wherever they come from.
+    fn origin(&mut self, address: u32) -> u32 {
+        if let Some(position) = self.addresses.iter().position(|&known| known == address) {
+            return position as u32;
+        }
+        if self.addresses.len() < Self::ADDRESSES {
+            grow(&mut self.addresses, address, 2);
+            return self.addresses.len() as u32 - 1;
+        }
+        let position = self.oldest_address;
+        self.oldest_address = (position + 1) % Self::ADDRESSES as u8;
+        if let Some(oldest) = self.addresses.get_mut(usize::from(position)) {
+            *oldest = address;
+        }
+        for entry in &mut self.transactions {
+            if *entry & ORIGIN_MASK == u32::from(position) {
+                *entry |= ORIGIN_MASK;
+            }
+        }
+        u32::from(position)
     }
 }
 
+/// Puts `last` behind `all`, which takes room for `step` at a time: doubling would take too much.
+fn grow(all: &mut Vec<u32>, last: u32, step: usize) {
+    if all.len() == all.capacity() {
+        all.reserve_exact(step);
+    }
+    all.push(last);
+}
+
+/// The bits that name an address. All of them set name one that has given way.
+const ORIGIN_MASK: u32 = 0xF;
+
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replay").field("noted", &self.noted).finish_non_exhaustive()
+        f.debug_struct("Replay").field("noted", &self.transactions.len()).finish_non_exhaustive()
     }
 }
 
@@ -107,6 +139,19 @@ mod tests {
         assert_eq!(replay.note(transaction(1), address(5000)), Seen::Here);
         assert_eq!(replay.note(transaction(1), address(5001)), Seen::Elsewhere);
         assert_eq!(replay.note(transaction(1), address(5000)), Seen::Here);
+    }
+
+    #[test]
+    fn what_came_from_an_address_that_is_forgotten_has_come_from_elsewhere() {
+        let mut replay = empty();
+        for number in 0..9 {
+            replay.note(transaction(number), address(5000 + number as u16));
+        }
+        assert_eq!(replay.note(transaction(0), address(5000)), Seen::Elsewhere);
+        assert_eq!(replay.note(transaction(0), address(5008)), Seen::Elsewhere);
+        for number in 1..9 {
+            assert_eq!(replay.note(transaction(number), address(5000 + number as u16)), Seen::Here);
+        }
     }
 
     #[test]
