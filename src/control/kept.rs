@@ -3,7 +3,7 @@
 //! It is read when the client restarts ICE or ends the session, so it may take a microsecond to
 //! read, and should take little room: one block of bytes, where the parts as values would be a dozen.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use super::ask::{Resource, Token};
@@ -20,17 +20,12 @@ impl Kept {
         let mut bytes = Vec::new();
         // The token comes first: it is what is looked for.
         put(&mut bytes, &token.0);
-        put(&mut bytes, &api.to_string());
-        put(
-            &mut bytes,
-            match host {
-                HostHeader::Client => CLIENT,
-                HostHeader::Origin => ORIGIN,
-            },
-        );
+        put_address(&mut bytes, *api);
+        bytes.push(u8::from(*host == HostHeader::Origin));
+        bytes.push(u8::from(*takes_patch));
         put_all(&mut bytes, target.as_deref());
-        put_all(&mut bytes, takes_patch.then_some(""));
-        put_all(&mut bytes, address.map(|address| address.to_string()).as_deref());
+        bytes.push(address.is_some().into());
+        address.iter().for_each(|address| put_address(&mut bytes, *address));
         for credentials in [origin, client] {
             let texts = credentials.iter().map(|it| [it.ufrag.as_str(), it.password.expose()]);
             put_all(&mut bytes, texts.flatten());
@@ -48,13 +43,13 @@ impl Kept {
         let mut reader = Reader(&self.0);
         Some(Resource {
             token: Token(Arc::from(reader.text()?)),
-            api: reader.text()?.parse().ok()?,
-            host: if reader.text()? == CLIENT { HostHeader::Client } else { HostHeader::Origin },
+            api: reader.address()?,
+            host: if reader.byte()? == 0 { HostHeader::Client } else { HostHeader::Origin },
+            takes_patch: reader.byte()? != 0,
             target: reader.all()?.first().map(|&target| target.to_owned()),
-            takes_patch: !reader.all()?.is_empty(),
-            address: match reader.all()?[..] {
-                [] => None,
-                [address, ..] => Some(address.parse::<SocketAddr>().ok()?),
+            address: match reader.byte()? {
+                0 => None,
+                _ => Some(reader.address()?),
             },
             origin_credentials: reader.credentials()?,
             client_credentials: reader.credentials()?,
@@ -85,6 +80,23 @@ fn put(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
+/// Writes an address: the bytes of IPv6, or of an IPv4 address, behind their number, then the port,
+/// and the scope that only link-local addresses have.
+fn put_address(bytes: &mut Vec<u8>, address: SocketAddr) {
+    match address {
+        SocketAddr::V4(v4) => {
+            bytes.push(4);
+            bytes.extend(v4.ip().octets());
+        }
+        SocketAddr::V6(v6) => {
+            bytes.push(16);
+            bytes.extend(v6.ip().octets());
+            bytes.extend(v6.scope_id().to_be_bytes());
+        }
+    }
+    bytes.extend(address.port().to_be_bytes());
+}
+
 /// What is left to be read.
 struct Reader<'a>(&'a [u8]);
 
@@ -106,6 +118,23 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.0.split_off(..length)?).ok()
     }
 
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.0.split_off(..N)?.try_into().ok()
+    }
+
+    fn address(&mut self) -> Option<SocketAddr> {
+        let mut address = match self.byte()? {
+            4 => SocketAddr::from((self.bytes::<4>()?, 0)),
+            _ => {
+                let ip = Ipv6Addr::from(self.bytes::<16>()?);
+                let scope = u32::from_be_bytes(self.bytes()?);
+                SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, scope))
+            }
+        };
+        address.set_port(u16::from_be_bytes(self.bytes()?));
+        Some(address)
+    }
+
     fn all(&mut self) -> Option<Vec<&'a str>> {
         let count = self.byte()?;
         (0..count).map(|_| self.text()).collect()
@@ -121,9 +150,6 @@ impl<'a> Reader<'a> {
         credentials.collect()
     }
 }
-
-const CLIENT: &str = "c";
-const ORIGIN: &str = "o";
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ mod admission;
 mod arbiter;
 mod ask;
 pub mod balancer;
+mod boxes;
 mod connections;
 pub mod directory;
 mod health;

@@ -18,9 +18,11 @@ use crate::session::table::AddressKey;
 pub struct Replay {
     hasher: SeedableRandomState,
     /// The addresses that transactions refer to. Few clients have a third one.
-    addresses: Vec<u32>,
-    /// A ring once it has [`Self::LEN`]: a hash, and in the lowest bits which of the addresses it came from.
-    transactions: Vec<u32>,
+    addresses: Box<[u32]>,
+    /// A ring once it has [`Self::LEN`]: a hash, and in the lowest bits which of the addresses it came from. Behind
+    /// `noted` of them there is room.
+    transactions: Box<[u32]>,
+    noted: u8,
     /// The transaction that gives way to the next one.
     oldest: u8,
     /// The address that gives way to the next one.
@@ -38,25 +40,32 @@ impl Replay {
 
     /// Knows nothing yet.
     pub fn new(hasher: SeedableRandomState) -> Self {
-        let (addresses, transactions) = (Vec::new(), Vec::new());
-        Self { hasher, addresses, transactions, oldest: 0, oldest_address: 0 }
+        let (addresses, transactions) = (Box::default(), Box::default());
+        Self { hasher, addresses, transactions, noted: 0, oldest: 0, oldest_address: 0 }
     }
 
     /// Remembers a transaction, and says what was known of it.
     pub fn note(&mut self, transaction: TransactionId, address: AddressKey) -> Seen {
         let transaction = self.hasher.hash_one(transaction) as u32 & !ORIGIN_MASK;
         let address = self.hasher.hash_one(address) as u32;
-        let mut known = self.transactions.iter();
+        let mut known = self.transactions.iter().take(usize::from(self.noted));
         if let Some(known) = known.find(|&known| known & !ORIGIN_MASK == transaction) {
             let origin = self.addresses.get((known & ORIGIN_MASK) as usize);
             return if origin == Some(&address) { Seen::Here } else { Seen::Elsewhere };
         }
         let entry = transaction | self.origin(address);
-        if self.transactions.len() < Self::LEN {
-            grow(&mut self.transactions, entry, 8);
-        } else if let Some(oldest) = self.transactions.get_mut(usize::from(self.oldest)) {
-            *oldest = entry;
+        let mut place = usize::from(self.noted);
+        if place < Self::LEN {
+            if place == self.transactions.len() {
+                grow(&mut self.transactions, STEP);
+            }
+            self.noted += 1;
+        } else {
+            place = usize::from(self.oldest);
             self.oldest = (self.oldest + 1) % Self::LEN as u8;
+        }
+        if let Some(place) = self.transactions.get_mut(place) {
+            *place = entry;
         }
         Seen::Never
     }
@@ -67,12 +76,14 @@ impl Replay {
         if let Some(position) = self.addresses.iter().position(|&known| known == address) {
             return position as u32;
         }
-        if self.addresses.len() < Self::ADDRESSES {
-            grow(&mut self.addresses, address, 2);
-            return self.addresses.len() as u32 - 1;
-        }
-        let position = self.oldest_address;
-        self.oldest_address = (position + 1) % Self::ADDRESSES as u8;
+        let position = if self.addresses.len() < Self::ADDRESSES {
+            grow(&mut self.addresses, 1);
+            self.addresses.len() as u8 - 1
+        } else {
+            let oldest = self.oldest_address;
+            self.oldest_address = (oldest + 1) % Self::ADDRESSES as u8;
+            oldest
+        };
         if let Some(oldest) = self.addresses.get_mut(usize::from(position)) {
             *oldest = address;
         }
@@ -85,20 +96,23 @@ impl Replay {
     }
 }
 
-/// Puts `last` behind `all`, which takes room for `step` at a time: doubling would take too much.
-fn grow(all: &mut Vec<u32>, last: u32, step: usize) {
-    if all.len() == all.capacity() {
-        all.reserve_exact(step);
-    }
-    all.push(last);
+/// Adds `step` zeros.
+fn grow(all: &mut Box<[u32]>, step: usize) {
+    let mut grown = std::mem::take(all).into_vec();
+    grown.reserve_exact(step);
+    grown.resize(grown.len() + step, 0);
+    *all = grown.into();
 }
+
+/// Transactions that room is made for at a time.
+const STEP: usize = 8;
 
 /// The bits that name an address. All of them set name one that has given way.
 const ORIGIN_MASK: u32 = 0xF;
 
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replay").field("noted", &self.transactions.len()).finish_non_exhaustive()
+        f.debug_struct("Replay").field("noted", &self.noted).finish_non_exhaustive()
     }
 }
 
