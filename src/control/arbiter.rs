@@ -437,7 +437,7 @@ impl Arbiter {
         let (records, hasher) = (&self.records, &self.hasher);
         let hash = |id: &RtcId| {
             let kept = records.get(id).and_then(|record| record.resource.as_ref());
-            kept.map_or(0, |kept| hasher.hash_one(kept.token()))
+            kept.and_then(Kept::token).map_or(0, |token| hasher.hash_one(&*token))
         };
         self.by_token.insert_unique(hasher.hash_one(&*resource.token.0), id, hash);
         self.validate_by(id, validate_by);
@@ -446,7 +446,7 @@ impl Arbiter {
     /// What a session URL stands for.
     pub(super) fn by_token(&self, token: &Token) -> Option<(RtcId, Resource)> {
         let kept = |id: &RtcId| self.records.get(id)?.resource.as_ref();
-        let is_it = |id: &RtcId| kept(id).is_some_and(|kept| kept.token() == &*token.0);
+        let is_it = |id: &RtcId| kept(id).is_some_and(|kept| kept.has_token(&token.0));
         let id = self.by_token.find(self.hasher.hash_one(&*token.0), is_it)?;
         Some((*id, kept(id)?.open()?))
     }
@@ -458,14 +458,13 @@ impl Arbiter {
 
     fn take_kept(&mut self, id: RtcId) -> Option<Kept> {
         let kept = self.records.get_mut(&id)?.resource.take()?;
-        self.forget_token(id, kept.token());
+        self.forget_token(id, &kept);
         Some(kept)
     }
 
-    fn forget_token(&mut self, id: RtcId, token: &str) {
-        if let Ok(known) =
-            self.by_token.find_entry(self.hasher.hash_one(token), |known| *known == id)
-        {
+    fn forget_token(&mut self, id: RtcId, kept: &Kept) {
+        let hash = kept.token().map_or(0, |token| self.hasher.hash_one(&*token));
+        if let Ok(known) = self.by_token.find_entry(hash, |known| *known == id) {
             known.remove();
         }
     }
@@ -549,7 +548,7 @@ impl Arbiter {
             self.by_username.remove(&*pair.username);
         }
         if let Some(kept) = &record.resource {
-            self.forget_token(id, kept.token());
+            self.forget_token(id, kept);
         }
         if let Some(at) = record.wait.as_ref().and_then(|wait| wait.due_at) {
             self.due.remove(&(at, id));

@@ -44,8 +44,8 @@ impl<K: Hash + Eq, V> Boxes<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         let before = self.remove(&key);
         let hash = self.hasher.hash_one(&key);
-        let rehash = |entry: &Box<(K, V)>| self.hasher.hash_one(&entry.0);
-        self.entries.insert_unique(hash, Box::new((key, value)), rehash);
+        self.entries
+            .insert_unique(hash, Box::new((key, value)), |entry| self.hasher.hash_one(&entry.0));
         before
     }
 

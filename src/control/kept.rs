@@ -4,7 +4,6 @@
 //! read, and should take little room: one block of bytes, where the parts as values would be a dozen.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::sync::Arc;
 
 use super::ask::{Resource, Token};
 use crate::config::HostHeader;
@@ -19,7 +18,7 @@ impl Kept {
         let (origin, client) = (&resource.origin_credentials, &resource.client_credentials);
         let mut bytes = Vec::new();
         // The token comes first: it is what is looked for.
-        put(&mut bytes, &token.0);
+        put_packed(&mut bytes, &token.0);
         put_address(&mut bytes, *api);
         bytes.push(u8::from(*host == HostHeader::Origin));
         bytes.push(u8::from(*takes_patch));
@@ -27,22 +26,30 @@ impl Kept {
         bytes.push(address.is_some().into());
         address.iter().for_each(|address| put_address(&mut bytes, *address));
         for credentials in [origin, client] {
-            let texts = credentials.iter().map(|it| [it.ufrag.as_str(), it.password.expose()]);
-            put_all(&mut bytes, texts.flatten());
+            bytes.push(credentials.len() as u8);
+            for Credentials { ufrag, password } in credentials {
+                put_packed(&mut bytes, ufrag.as_str());
+                put_packed(&mut bytes, password.expose());
+            }
         }
         Self(bytes.into())
     }
 
+    /// Whether this is the secret of the URL.
+    pub(super) fn has_token(&self, token: &str) -> bool {
+        self.token().is_some_and(|kept| kept == token)
+    }
+
     /// The secret of the URL.
-    pub(super) fn token(&self) -> &str {
-        Reader(&self.0).text().unwrap_or_default()
+    pub(super) fn token(&self) -> Option<String> {
+        Reader(&self.0).packed()
     }
 
     /// What was kept.
     pub(super) fn open(&self) -> Option<Resource> {
         let mut reader = Reader(&self.0);
         Some(Resource {
-            token: Token(Arc::from(reader.text()?)),
+            token: Token(reader.packed()?.into()),
             api: reader.address()?,
             host: if reader.byte()? == 0 { HostHeader::Client } else { HostHeader::Origin },
             takes_patch: reader.byte()? != 0,
@@ -69,15 +76,36 @@ fn put_all<'a>(bytes: &mut Vec<u8>, texts: impl IntoIterator<Item = &'a str>) {
     }
 }
 
-/// Writes a text behind its length, in 7 bits per byte, the lowest first.
+/// Writes a text behind its length.
 fn put(bytes: &mut Vec<u8>, text: &str) {
-    let mut length = text.len();
+    put_length(bytes, text.len());
+    bytes.extend_from_slice(text.as_bytes());
+}
+
+/// Writes a text of ice-chars (RFC 8839, section 5.4), four of them in three bytes; and any other
+/// text as it is. The lowest bit in front of it tells which.
+fn put_packed(bytes: &mut Vec<u8>, text: &str) {
+    let value = |byte: u8| ICE_CHARS.iter().position(|&known| known == byte);
+    let values: Option<Vec<usize>> = text.bytes().map(value).collect();
+    let Some(values) = values else {
+        put_length(bytes, text.len() << 1);
+        return bytes.extend_from_slice(text.as_bytes());
+    };
+    put_length(bytes, text.len() << 1 | 1);
+    for four in values.chunks(4) {
+        let word = four.iter().rev().fold(0, |word, value| word << 6 | *value as u32);
+        let [a, b, c, _] = word.to_le_bytes();
+        bytes.extend([a, b, c].iter().take(four.len()));
+    }
+}
+
+/// Writes a number in 7 bits per byte, the lowest first.
+fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
     while length > 0x7F {
         bytes.push(0x80 | (length & 0x7F) as u8);
         length >>= 7;
     }
     bytes.push(length as u8);
-    bytes.extend_from_slice(text.as_bytes());
 }
 
 /// Writes an address: the bytes of IPv6, or of an IPv4 address, behind their number, then the port,
@@ -105,17 +133,41 @@ impl<'a> Reader<'a> {
         self.0.split_off_first().copied()
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    fn length(&mut self) -> Option<usize> {
         let (mut length, mut shift) = (0, 0);
         loop {
             let byte = self.byte()?;
             length |= usize::from(byte & 0x7F) << shift;
             shift += 7;
             if byte & 0x80 == 0 {
-                break;
+                return Some(length);
             }
         }
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = self.length()?;
         std::str::from_utf8(self.0.split_off(..length)?).ok()
+    }
+
+    fn packed(&mut self) -> Option<String> {
+        let head = self.length()?;
+        let (mut length, is_packed) = (head >> 1, head & 1 == 1);
+        if !is_packed {
+            return Some(std::str::from_utf8(self.0.split_off(..length)?).ok()?.to_owned());
+        }
+        let mut text = String::with_capacity(length);
+        while length > 0 {
+            let count = length.min(4);
+            let three = self.0.split_off(..count.min(3))?;
+            let word = three.iter().rev().fold(0, |word, &byte| word << 8 | usize::from(byte));
+            let chars = (0..count).map(|place| ICE_CHARS.get(word >> (6 * place) & 0x3F));
+            for char in chars {
+                text.push(char::from(*char?));
+            }
+            length -= count;
+        }
+        Some(text)
     }
 
     fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -141,15 +193,17 @@ impl<'a> Reader<'a> {
     }
 
     fn credentials(&mut self) -> Option<Vec<Credentials>> {
-        let texts = self.all()?;
-        let (pairs, _) = texts.as_chunks();
-        let credentials = pairs.iter().map(|[ufrag, password]| {
-            let (ufrag, password) = (Ufrag::parse(ufrag).ok()?, Password::parse(password).ok()?);
+        let count = self.byte()?;
+        let credentials = (0..count).map(|_| {
+            let ufrag = Ufrag::parse(&self.packed()?).ok()?;
+            let password = Password::parse(&self.packed()?).ok()?;
             Some(Credentials { ufrag, password })
         });
         credentials.collect()
     }
 }
+
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +217,8 @@ mod tests {
 
     fn assert_is_kept(resource: &Resource) {
         let kept = Kept::new(resource);
-        assert_eq!(kept.token(), &*resource.token.0);
+        assert!(kept.has_token(&resource.token.0));
+        assert!(!kept.has_token("another"));
         assert_eq!(kept.open().as_ref(), Some(resource));
     }
 
@@ -179,6 +234,21 @@ mod tests {
             origin_credentials: (0..3).map(credentials).collect(),
             client_credentials: (3..8).map(credentials).collect(),
         });
+    }
+
+    #[test]
+    fn texts_of_every_length_are_kept() {
+        for length in 0..=300 {
+            for text in
+                ["aZ9+/".repeat(60), "a-Z".repeat(100)].map(|text| text[..length].to_owned())
+            {
+                let mut bytes = Vec::new();
+                put_packed(&mut bytes, &text);
+                let mut reader = Reader(&bytes);
+                assert_eq!(reader.packed(), Some(text));
+                assert!(reader.0.is_empty());
+            }
+        }
     }
 
     #[test]
