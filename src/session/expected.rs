@@ -217,6 +217,7 @@ impl Expected {
     }
 
     fn begin(&mut self, session: &Arc<Signalled>, pair: &Arc<Pair>, now: Instant) -> u32 {
+        super::make_room(&mut self.sessions);
         let slot = self.sessions.insert(Expectation {
             session: Arc::clone(session),
             newest: Arc::clone(pair),

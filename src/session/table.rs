@@ -125,6 +125,7 @@ impl SessionTable {
     fn move_in(&mut self, body: Body) -> SessionKey {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let generation = self.generation;
+        super::make_room(&mut self.tenants);
         let slot = self.tenants.insert(Tenant { generation, body }) as u32;
         SessionKey { slot, generation }
     }
