@@ -49,21 +49,21 @@ struct Record {
     /// By what its client's binding requests may be known, the newest last. [`USERNAMES_MAX`] at
     /// most.
     pairs: Vec<Arc<Pair>>,
-    expecting: Option<Box<Expecting>>,
     owner: Option<Owner>,
-    /// The shard that gets the session if its owner yields; while there is one, others are denied.
-    asker: Option<u16>,
     is_validated: bool,
-    /// Its owner has been told to end it.
-    ending: Option<EndReason>,
     resource: Option<Kept>,
     /// `None` once nothing is waited for, as it is for most of its life.
     wait: Option<Box<Wait>>,
 }
 
-/// What is to happen to a session if nothing happens before.
+/// What a session waits for, and what is to happen to it if nothing happens before.
 #[derive(Default)]
 struct Wait {
+    expecting: Option<Expecting>,
+    /// The shard that gets the session if its owner yields; while there is one, others are denied.
+    asker: Option<u16>,
+    /// Its owner has been told to end it.
+    ending: Option<EndReason>,
     /// When it is given up unless its client has come.
     validate_by: Option<Instant>,
     /// Its key in the queue of what is due.
@@ -172,11 +172,8 @@ impl Arbiter {
             created: now,
             signalled: None,
             pairs: Vec::new(),
-            expecting: None,
             owner: None,
-            asker: None,
             is_validated: false,
-            ending: None,
             resource: None,
             wait: None,
         };
@@ -196,8 +193,8 @@ impl Arbiter {
     ) -> Option<Failure> {
         let id = signalled.id;
         let by_username = &self.by_username;
-        let record = self.records.get_mut(&id).filter(|record| record.ending.is_none())?;
-        if record.expecting.is_some() {
+        let record = self.records.get_mut(&id).filter(|record| record.ending().is_none())?;
+        if record.expecting().is_some() {
             // Of two requests for one session at a time, the later one gets no answer.
             return None;
         }
@@ -234,7 +231,7 @@ impl Arbiter {
         let answer_by = Some(now + ANSWER_TIMEOUT);
         let then = Some(then);
         let expecting = Expecting { is_first, added, answers_due, refused: None, answer_by, then };
-        record.expecting = Some(Box::new(expecting));
+        record.wait.get_or_insert_default().expecting = Some(expecting);
         self.schedule(id);
         if answers_due == 0 { self.agreed(id) } else { None }
     }
@@ -245,7 +242,7 @@ impl Arbiter {
         id: RtcId,
         result: Result<(), NotExpected>,
     ) -> Option<Failure> {
-        let expecting = self.records.get_mut(&id)?.expecting.as_mut()?;
+        let expecting = self.records.get_mut(&id)?.expecting_mut()?;
         expecting.answers_due = expecting.answers_due.saturating_sub(1);
         expecting.refused = expecting.refused.or(result.err());
         if expecting.answers_due == 0 { self.agreed(id) } else { None }
@@ -254,7 +251,8 @@ impl Arbiter {
     /// All shards have answered.
     fn agreed(&mut self, id: RtcId) -> Option<Failure> {
         let record = self.records.get_mut(&id)?;
-        let Expecting { is_first, added, refused, then, .. } = *record.expecting.take()?;
+        let Expecting { is_first, added, refused, then, .. } =
+            record.wait.as_mut()?.expecting.take()?;
         if refused.is_some() {
             // Whoever asks for them once more must not be told that all shards expect them.
             record.pairs.retain(|pair| !added.iter().any(|added| Arc::ptr_eq(added, pair)));
@@ -295,18 +293,18 @@ impl Arbiter {
     /// A client has proven itself on `shard`, which does not own the session.
     pub(super) fn path(&mut self, shard: u16, request: PathRequest) {
         let id = request.session;
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending.is_none())
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending().is_none())
         else {
             return self.commands.push((shard, Command::Deny { session: id }));
         };
-        match (record.owner, record.asker) {
+        match (record.owner, record.wait.as_ref().and_then(|wait| wait.asker)) {
             (None, _) => self.own_first(id, shard),
             // Both were asked before the answer to the first was known, and it answers them all.
             (Some(owner), _) if owner.shard == shard => {}
             (Some(_), Some(asker)) if asker == shard => {}
             (Some(_), Some(_)) => self.commands.push((shard, Command::Deny { session: id })),
             (Some(owner), None) => {
-                record.asker = Some(shard);
+                record.wait.get_or_insert_default().asker = Some(shard);
                 let path = Box::new(request);
                 self.commands.push((owner.shard, Command::Yield { path }));
             }
@@ -332,8 +330,8 @@ impl Arbiter {
     ) -> Option<EndReason> {
         let record = self.records.get_mut(&id)?;
         record.owner.filter(|owner| owner.shard == shard)?;
-        let asker = record.asker.take()?;
-        let command = match (handover, record.ending) {
+        let asker = record.wait.as_mut()?.asker.take()?;
+        let command = match (handover, record.ending()) {
             (Some(_), Some(reason)) => {
                 self.forget(id);
                 return Some(reason);
@@ -345,6 +343,7 @@ impl Arbiter {
             (None, _) => Command::Deny { session: id },
         };
         self.commands.push((asker, command));
+        self.schedule(id);
         None
     }
 
@@ -377,7 +376,8 @@ impl Arbiter {
             return None;
         }
         // What is on its way to the owner comes behind its end, and begins the session there anew.
-        let expects_again = self.records.get(&id).is_some_and(|record| record.expecting.is_some());
+        let expects_again =
+            self.records.get(&id).is_some_and(|record| record.expecting().is_some());
         for other in (0..self.shards).filter(|other| *other != shard || expects_again) {
             let linger = Duration::ZERO;
             self.commands.push((other, Command::Finish { session: id, reason, linger }));
@@ -389,7 +389,7 @@ impl Arbiter {
     /// it is over.
     #[must_use]
     pub(super) fn finish(&mut self, id: RtcId, reason: EndReason, linger: Duration) -> bool {
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending.is_none())
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending().is_none())
         else {
             return false;
         };
@@ -402,8 +402,9 @@ impl Arbiter {
             self.forget(id);
             return true;
         }
-        record.ending = Some(reason);
-        record.expecting = None;
+        let wait = record.wait.get_or_insert_default();
+        wait.ending = Some(reason);
+        wait.expecting = None;
         self.take_resource(id);
         self.validate_by(id, None);
         false
@@ -425,7 +426,7 @@ impl Arbiter {
 
     /// Gives a session its URL, in place of an earlier one.
     pub(super) fn publish(&mut self, now: Instant, id: RtcId, resource: &Resource) {
-        if self.records.get(&id).is_none_or(|record| record.ending.is_some()) {
+        if self.records.get(&id).is_none_or(|record| record.ending().is_some()) {
             return;
         }
         self.take_kept(id);
@@ -502,7 +503,7 @@ impl Arbiter {
         let validate_by = record.validate_by();
         let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let mut cause = Cause::NeverValidated;
-        if let Some(expecting) = &mut record.expecting
+        if let Some(expecting) = record.expecting_mut()
             && is_past(expecting.answer_by)
         {
             expecting.answer_by = None;
@@ -568,7 +569,7 @@ impl Arbiter {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
-        let answer_by = record.expecting.as_ref().and_then(|expecting| expecting.answer_by);
+        let answer_by = record.expecting().and_then(|expecting| expecting.answer_by);
         let at = [answer_by, record.validate_by()].into_iter().flatten().min();
         let due_at = &mut record.wait.get_or_insert_default().due_at;
         if *due_at != at {
@@ -579,14 +580,33 @@ impl Arbiter {
                 self.due.insert((at, id));
             }
         }
-        // What there is to wait for is due.
-        record.wait.take_if(|_| at.is_none());
+        record.wait.take_if(|wait| wait.is_over());
+    }
+}
+
+impl Wait {
+    /// Whether nothing is waited for. What waits for a time is in the queue of what is due.
+    fn is_over(&self) -> bool {
+        let Self { expecting, asker, ending, validate_by: _, due_at } = self;
+        expecting.is_none() && asker.is_none() && ending.is_none() && due_at.is_none()
     }
 }
 
 impl Record {
     fn newest_username(&self) -> Option<&str> {
         self.pairs.last().map(|pair| &*pair.username)
+    }
+
+    fn expecting(&self) -> Option<&Expecting> {
+        self.wait.as_ref()?.expecting.as_ref()
+    }
+
+    fn expecting_mut(&mut self) -> Option<&mut Expecting> {
+        self.wait.as_mut()?.expecting.as_mut()
+    }
+
+    fn ending(&self) -> Option<EndReason> {
+        self.wait.as_ref()?.ending
     }
 
     fn validate_by(&self) -> Option<Instant> {
