@@ -19,6 +19,7 @@ use foldhash::quality::SeedableRandomState;
 use ringway::protocol::srt::{Handshake, SocketId};
 use ringway::session::session::Wish;
 use ringway::session::table::AddressKey;
+use ringway::session::webrtc::Path;
 use ringway::session::{
     CallerHandshake, ListenerIndex, Peer, Protocol, Role, Session, SessionTable, WebRtcSession,
 };
@@ -115,7 +116,16 @@ fn webrtc_table(count: u32) -> SessionTable {
     let mut table = SessionTable::new(count, &[Protocol::WebRtc], &hasher());
     let signalled = rtc::signalled(0);
     for number in 0..count {
-        let session = WebRtcSession::new(Arc::clone(&signalled), now, hasher(), now);
+        let mut session = WebRtcSession::new(Arc::clone(&signalled), now, hasher(), now);
+        let peer = Peer { address: client(number), local: None };
+        let listener = ListenerIndex(0);
+        session.paths.prove(Path {
+            client: peer,
+            listener,
+            heard: now,
+            is_here: true,
+            proven: now,
+        });
         let key = table.insert_webrtc(session);
         table.claim_address(key, AddressKey::of(client(number)));
     }

@@ -7,13 +7,17 @@
 //! memory of transactions decides. No I/O here; the clock is an argument, and what the shards are
 //! to be told is left in a list.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashTable;
 use tokio::sync::oneshot;
 
 use super::ask::{Resource, Token};
+use super::kept::Kept;
 use super::session_id::SessionRef;
 use crate::shard::SessionKey;
 use crate::shard::command::{
@@ -26,8 +30,10 @@ pub(super) struct Arbiter {
     /// Numbers are never given twice, so that late events reach no stranger.
     next: u64,
     records: BTreeMap<RtcId, Box<Record>>,
-    by_username: HashMap<Arc<str>, RtcId>,
-    by_token: HashMap<Token, RtcId>,
+    by_username: HashMap<ByUsername, RtcId>,
+    /// The tokens themselves stand in what is kept of the sessions.
+    by_token: HashTable<RtcId>,
+    hasher: RandomState,
     /// When something is to happen to a session if nothing has happened until then.
     due: BTreeSet<(Instant, RtcId)>,
     /// Sessions whose client has come.
@@ -40,20 +46,52 @@ struct Record {
     created: Instant,
     /// `None` while the offer is with the origin.
     signalled: Option<Arc<Signalled>>,
-    /// What its client's binding requests may be named, the newest last. [`USERNAMES_MAX`] at most.
-    usernames: Vec<Arc<str>>,
-    expecting: Option<Box<Expecting>>,
+    /// By what its client's binding requests may be known, the newest last. [`USERNAMES_MAX`] at
+    /// most.
+    pairs: Vec<Arc<Pair>>,
     owner: Option<Owner>,
+    is_validated: bool,
+    resource: Option<Kept>,
+    /// `None` once nothing is waited for, as it is for most of its life.
+    wait: Option<Box<Wait>>,
+}
+
+/// What a session waits for, and what is to happen to it if nothing happens before.
+#[derive(Default)]
+struct Wait {
+    expecting: Option<Expecting>,
     /// The shard that gets the session if its owner yields; while there is one, others are denied.
     asker: Option<u16>,
-    is_validated: bool,
     /// Its owner has been told to end it.
     ending: Option<EndReason>,
-    resource: Option<Box<Resource>>,
     /// When it is given up unless its client has come.
     validate_by: Option<Instant>,
     /// Its key in the queue of what is due.
     due_at: Option<Instant>,
+}
+
+/// A pair, told from others by its username.
+#[derive(Clone)]
+struct ByUsername(Arc<Pair>);
+
+impl PartialEq for ByUsername {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.username == other.0.username
+    }
+}
+
+impl Eq for ByUsername {}
+
+impl Hash for ByUsername {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.username.hash(state);
+    }
+}
+
+impl Borrow<str> for ByUsername {
+    fn borrow(&self) -> &str {
+        &self.0.username
+    }
 }
 
 /// Where a session's port is.
@@ -69,7 +107,7 @@ struct Expecting {
     /// The session's first: without it there is no session.
     is_first: bool,
     /// What the session has not been named before.
-    added: Vec<Arc<str>>,
+    added: Vec<Arc<Pair>>,
     /// Answers that have not come: one of each shard for each pair.
     answers_due: usize,
     refused: Option<NotExpected>,
@@ -113,7 +151,8 @@ impl Arbiter {
             next: 1,
             records: BTreeMap::new(),
             by_username: HashMap::new(),
-            by_token: HashMap::new(),
+            by_token: HashTable::new(),
+            hasher: RandomState::new(),
             due: BTreeSet::new(),
             validated: 0,
             commands: Vec::new(),
@@ -132,18 +171,14 @@ impl Arbiter {
         let record = Record {
             created: now,
             signalled: None,
-            usernames: Vec::new(),
-            expecting: None,
+            pairs: Vec::new(),
             owner: None,
-            asker: None,
             is_validated: false,
-            ending: None,
             resource: None,
-            validate_by: Some(now + VALIDATION_TIMEOUT),
-            due_at: None,
+            wait: None,
         };
         self.records.insert(id, Box::new(record));
-        self.schedule(id);
+        self.validate_by(id, Some(now + VALIDATION_TIMEOUT));
         id
     }
 
@@ -158,35 +193,35 @@ impl Arbiter {
     ) -> Option<Failure> {
         let id = signalled.id;
         let by_username = &self.by_username;
-        let record = self.records.get_mut(&id).filter(|record| record.ending.is_none())?;
-        if record.expecting.is_some() {
+        let record = self.records.get_mut(&id).filter(|record| record.ending().is_none())?;
+        if record.expecting().is_some() {
             // Of two requests for one session at a time, the later one gets no answer.
             return None;
         }
-        let owner_of = |pair: &Pair| by_username.get(&pair.username);
+        let owner_of = |pair: &Pair| by_username.get(&*pair.username);
         if pairs.iter().any(|pair| owner_of(pair).is_some_and(|owner| *owner != id)) {
-            let is_first = record.usernames.is_empty();
+            let is_first = record.pairs.is_empty();
             return Some(self.refuse(id, then, NotExpected::PairTaken, is_first));
         }
         let signalled = Arc::clone(record.signalled.get_or_insert_with(|| Arc::new(signalled)));
-        let is_first = record.usernames.is_empty();
+        let is_first = record.pairs.is_empty();
         if !record.is_validated {
-            record.validate_by = Some(now + VALIDATION_TIMEOUT);
+            record.wait.get_or_insert_default().validate_by = Some(now + VALIDATION_TIMEOUT);
         }
         let (mut added, mut answers_due) = (Vec::new(), 0);
         for pair in pairs {
-            if record.usernames.contains(&pair.username) {
+            if record.pairs.iter().any(|known| known.username == pair.username) {
                 continue;
             }
-            if record.usernames.len() >= USERNAMES_MAX {
-                self.by_username.remove(&record.usernames.remove(0));
+            if record.pairs.len() >= USERNAMES_MAX {
+                self.by_username.remove(&*record.pairs.remove(0).username);
             }
-            // Most sessions have one.
-            record.usernames.reserve_exact(1);
-            record.usernames.push(Arc::clone(&pair.username));
-            added.push(Arc::clone(&pair.username));
-            self.by_username.insert(Arc::clone(&pair.username), id);
             let pair = Arc::new(pair);
+            // Most sessions have one.
+            record.pairs.reserve_exact(1);
+            record.pairs.push(Arc::clone(&pair));
+            added.push(Arc::clone(&pair));
+            self.by_username.insert(ByUsername(Arc::clone(&pair)), id);
             for shard in 0..self.shards {
                 let (session, pair) = (Arc::clone(&signalled), Arc::clone(&pair));
                 self.commands.push((shard, Command::Expect { session, pair }));
@@ -196,7 +231,7 @@ impl Arbiter {
         let answer_by = Some(now + ANSWER_TIMEOUT);
         let then = Some(then);
         let expecting = Expecting { is_first, added, answers_due, refused: None, answer_by, then };
-        record.expecting = Some(Box::new(expecting));
+        record.wait.get_or_insert_default().expecting = Some(expecting);
         self.schedule(id);
         if answers_due == 0 { self.agreed(id) } else { None }
     }
@@ -207,7 +242,7 @@ impl Arbiter {
         id: RtcId,
         result: Result<(), NotExpected>,
     ) -> Option<Failure> {
-        let expecting = self.records.get_mut(&id)?.expecting.as_mut()?;
+        let expecting = self.records.get_mut(&id)?.expecting_mut()?;
         expecting.answers_due = expecting.answers_due.saturating_sub(1);
         expecting.refused = expecting.refused.or(result.err());
         if expecting.answers_due == 0 { self.agreed(id) } else { None }
@@ -216,12 +251,13 @@ impl Arbiter {
     /// All shards have answered.
     fn agreed(&mut self, id: RtcId) -> Option<Failure> {
         let record = self.records.get_mut(&id)?;
-        let Expecting { is_first, added, refused, then, .. } = *record.expecting.take()?;
+        let Expecting { is_first, added, refused, then, .. } =
+            record.wait.as_mut()?.expecting.take()?;
         if refused.is_some() {
             // Whoever asks for them once more must not be told that all shards expect them.
-            record.usernames.retain(|username| !added.contains(username));
-            for username in &added {
-                self.by_username.remove(username);
+            record.pairs.retain(|pair| !added.iter().any(|added| Arc::ptr_eq(added, pair)));
+            for pair in &added {
+                self.by_username.remove(&*pair.username);
             }
         }
         self.schedule(id);
@@ -257,18 +293,18 @@ impl Arbiter {
     /// A client has proven itself on `shard`, which does not own the session.
     pub(super) fn path(&mut self, shard: u16, request: PathRequest) {
         let id = request.session;
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending.is_none())
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending().is_none())
         else {
             return self.commands.push((shard, Command::Deny { session: id }));
         };
-        match (record.owner, record.asker) {
+        match (record.owner, record.wait.as_ref().and_then(|wait| wait.asker)) {
             (None, _) => self.own_first(id, shard),
             // Both were asked before the answer to the first was known, and it answers them all.
             (Some(owner), _) if owner.shard == shard => {}
             (Some(_), Some(asker)) if asker == shard => {}
             (Some(_), Some(_)) => self.commands.push((shard, Command::Deny { session: id })),
             (Some(owner), None) => {
-                record.asker = Some(shard);
+                record.wait.get_or_insert_default().asker = Some(shard);
                 let path = Box::new(request);
                 self.commands.push((owner.shard, Command::Yield { path }));
             }
@@ -294,8 +330,8 @@ impl Arbiter {
     ) -> Option<EndReason> {
         let record = self.records.get_mut(&id)?;
         record.owner.filter(|owner| owner.shard == shard)?;
-        let asker = record.asker.take()?;
-        let command = match (handover, record.ending) {
+        let asker = record.wait.as_mut()?.asker.take()?;
+        let command = match (handover, record.ending()) {
             (Some(_), Some(reason)) => {
                 self.forget(id);
                 return Some(reason);
@@ -307,6 +343,7 @@ impl Arbiter {
             (None, _) => Command::Deny { session: id },
         };
         self.commands.push((asker, command));
+        self.schedule(id);
         None
     }
 
@@ -320,10 +357,9 @@ impl Arbiter {
             return false;
         };
         owner.key = Some(key);
-        record.validate_by = None;
         let is_first = !std::mem::replace(&mut record.is_validated, true);
         self.validated += usize::from(is_first);
-        self.schedule(id);
+        self.validate_by(id, None);
         is_first
     }
 
@@ -334,25 +370,26 @@ impl Arbiter {
         shard: u16,
         id: RtcId,
         reason: EndReason,
-    ) -> Option<Option<Box<Resource>>> {
+    ) -> Option<Option<Resource>> {
         let owner = self.records.get(&id)?.owner?;
         if owner.shard != shard {
             return None;
         }
         // What is on its way to the owner comes behind its end, and begins the session there anew.
-        let expects_again = self.records.get(&id).is_some_and(|record| record.expecting.is_some());
+        let expects_again =
+            self.records.get(&id).is_some_and(|record| record.expecting().is_some());
         for other in (0..self.shards).filter(|other| *other != shard || expects_again) {
             let linger = Duration::ZERO;
             self.commands.push((other, Command::Finish { session: id, reason, linger }));
         }
-        Some(self.forget(id).and_then(|record| record.resource))
+        Some(self.forget(id).and_then(|record| record.opened()))
     }
 
     /// Ends a session: at once where no shard owns it, else when its owner says so. Returns whether
     /// it is over.
     #[must_use]
     pub(super) fn finish(&mut self, id: RtcId, reason: EndReason, linger: Duration) -> bool {
-        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending.is_none())
+        let Some(record) = self.records.get_mut(&id).filter(|record| record.ending().is_none())
         else {
             return false;
         };
@@ -365,11 +402,11 @@ impl Arbiter {
             self.forget(id);
             return true;
         }
-        record.ending = Some(reason);
-        record.validate_by = None;
-        record.expecting = None;
+        let wait = record.wait.get_or_insert_default();
+        wait.ending = Some(reason);
+        wait.expecting = None;
         self.take_resource(id);
-        self.schedule(id);
+        self.validate_by(id, None);
         false
     }
 
@@ -380,53 +417,69 @@ impl Arbiter {
 
     /// Ends all sessions that no shard owns, and so would never say that they are over. Returns what
     /// their URLs stood for, too. The shards are not told: they end everything.
-    pub(super) fn abandon_all(&mut self) -> Vec<(RtcId, Option<Box<Resource>>)> {
+    pub(super) fn abandon_all(&mut self) -> Vec<(RtcId, Option<Resource>)> {
         let unowned = self.unowned(RtcId(0)).map(|(id, _, _)| id);
         let unowned: Vec<RtcId> = unowned.collect();
-        let abandon = |id| Some((id, self.forget(id)?.resource));
+        let abandon = |id| Some((id, self.forget(id)?.opened()));
         unowned.into_iter().filter_map(abandon).collect()
     }
 
     /// Gives a session its URL, in place of an earlier one.
-    pub(super) fn publish(&mut self, now: Instant, id: RtcId, mut resource: Box<Resource>) {
-        if self.records.get(&id).is_none_or(|record| record.ending.is_some()) {
+    pub(super) fn publish(&mut self, now: Instant, id: RtcId, resource: &Resource) {
+        if self.records.get(&id).is_none_or(|record| record.ending().is_some()) {
             return;
         }
-        self.take_resource(id);
-        if let Some(record) = self.records.get_mut(&id) {
-            if !record.is_validated {
-                record.validate_by = Some(now + VALIDATION_TIMEOUT);
-            }
-            resource.shrink();
-            self.by_token.insert(resource.token.clone(), id);
-            record.resource = Some(resource);
-        }
-        self.schedule(id);
+        self.take_kept(id);
+        let Some(record) = self.records.get_mut(&id) else {
+            return;
+        };
+        record.resource = Some(Kept::new(resource));
+        let validate_by = (!record.is_validated).then(|| now + VALIDATION_TIMEOUT);
+        let (records, hasher) = (&self.records, &self.hasher);
+        let hash = |id: &RtcId| {
+            let kept = records.get(id).and_then(|record| record.resource.as_ref());
+            kept.and_then(Kept::token).map_or(0, |token| hasher.hash_one(&*token))
+        };
+        self.by_token.insert_unique(hasher.hash_one(&*resource.token.0), id, hash);
+        self.validate_by(id, validate_by);
     }
 
     /// What a session URL stands for.
-    pub(super) fn by_token(&self, token: &Token) -> Option<(RtcId, &Resource)> {
-        let id = *self.by_token.get(token)?;
-        Some((id, self.records.get(&id)?.resource.as_deref()?))
+    pub(super) fn by_token(&self, token: &Token) -> Option<(RtcId, Resource)> {
+        let kept = |id: &RtcId| self.records.get(id)?.resource.as_ref();
+        let is_it = |id: &RtcId| kept(id).is_some_and(|kept| kept.has_token(&token.0));
+        let id = self.by_token.find(self.hasher.hash_one(&*token.0), is_it)?;
+        Some((*id, kept(id)?.open()?))
     }
 
     /// Takes a session's URL away.
-    pub(super) fn take_resource(&mut self, id: RtcId) -> Option<Box<Resource>> {
-        let resource = self.records.get_mut(&id)?.resource.take()?;
-        self.by_token.remove(&resource.token);
-        Some(resource)
+    pub(super) fn take_resource(&mut self, id: RtcId) -> Option<Resource> {
+        self.take_kept(id)?.open()
+    }
+
+    fn take_kept(&mut self, id: RtcId) -> Option<Kept> {
+        let kept = self.records.get_mut(&id)?.resource.take()?;
+        self.forget_token(id, &kept);
+        Some(kept)
+    }
+
+    fn forget_token(&mut self, id: RtcId, kept: &Kept) {
+        let hash = kept.token().map_or(0, |token| self.hasher.hash_one(&*token));
+        if let Ok(known) = self.by_token.find_entry(hash, |known| *known == id) {
+            known.remove();
+        }
     }
 
     /// Gives up what has waited for too long, and returns what was given up, with what the URLs of
     /// sessions stood for.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Failure, Option<Box<Resource>>)> {
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Failure, Option<Resource>)> {
         let mut failures = Vec::new();
         while let Some(&(at, id)) = self.due.first()
             && at <= now
         {
             self.due.pop_first();
             if let Some(record) = self.records.get_mut(&id) {
-                record.due_at = None;
+                record.wait.get_or_insert_default().due_at = None;
             }
             failures.extend(self.give_up(now, id));
             // Whatever is left to wait for has a later time.
@@ -438,27 +491,25 @@ impl Arbiter {
     /// The relay quits, and does not wait long for clients that have not come.
     pub(super) fn hurry(&mut self, now: Instant) {
         let by = now + LAST_CALL;
-        let is_later = |record: &Record| record.validate_by.is_some_and(|at| at > by);
+        let is_later = |record: &Record| record.validate_by().is_some_and(|at| at > by);
         let late = self.records.iter().filter(|(_, record)| is_later(record));
         for id in late.map(|(&id, _)| id).collect::<Vec<_>>() {
-            if let Some(record) = self.records.get_mut(&id) {
-                record.validate_by = Some(by);
-            }
-            self.schedule(id);
+            self.validate_by(id, Some(by));
         }
     }
 
-    fn give_up(&mut self, now: Instant, id: RtcId) -> Option<(Failure, Option<Box<Resource>>)> {
+    fn give_up(&mut self, now: Instant, id: RtcId) -> Option<(Failure, Option<Resource>)> {
         let record = self.records.get_mut(&id)?;
+        let validate_by = record.validate_by();
         let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let mut cause = Cause::NeverValidated;
-        if let Some(expecting) = &mut record.expecting
+        if let Some(expecting) = record.expecting_mut()
             && is_past(expecting.answer_by)
         {
             expecting.answer_by = None;
             expecting.then = None;
             cause = Cause::Silence;
-            if !expecting.is_first && !is_past(record.validate_by) {
+            if !expecting.is_first && !is_past(validate_by) {
                 return Some((Failure { session: id, cause, is_over: false }, None));
             }
         }
@@ -494,39 +545,77 @@ impl Arbiter {
     fn forget(&mut self, id: RtcId) -> Option<Box<Record>> {
         let record = self.records.remove(&id)?;
         self.validated -= usize::from(record.is_validated);
-        for username in &record.usernames {
-            self.by_username.remove(username);
+        for pair in &record.pairs {
+            self.by_username.remove(&*pair.username);
         }
-        if let Some(resource) = &record.resource {
-            self.by_token.remove(&resource.token);
+        if let Some(kept) = &record.resource {
+            self.forget_token(id, kept);
         }
-        if let Some(at) = record.due_at {
+        if let Some(at) = record.wait.as_ref().and_then(|wait| wait.due_at) {
             self.due.remove(&(at, id));
         }
         Some(record)
+    }
+
+    /// Gives a client until then to come; `None` where it has come, or need not.
+    fn validate_by(&mut self, id: RtcId, at: Option<Instant>) {
+        if let Some(record) = self.records.get_mut(&id) {
+            record.wait.get_or_insert_default().validate_by = at;
+        }
+        self.schedule(id);
     }
 
     fn schedule(&mut self, id: RtcId) {
         let Some(record) = self.records.get_mut(&id) else {
             return;
         };
-        let answer_by = record.expecting.as_ref().and_then(|expecting| expecting.answer_by);
-        let at = [answer_by, record.validate_by].into_iter().flatten().min();
-        if record.due_at == at {
-            return;
+        let answer_by = record.expecting().and_then(|expecting| expecting.answer_by);
+        let at = [answer_by, record.validate_by()].into_iter().flatten().min();
+        let due_at = &mut record.wait.get_or_insert_default().due_at;
+        if *due_at != at {
+            if let Some(before) = std::mem::replace(due_at, at) {
+                self.due.remove(&(before, id));
+            }
+            if let Some(at) = at {
+                self.due.insert((at, id));
+            }
         }
-        if let Some(before) = std::mem::replace(&mut record.due_at, at) {
-            self.due.remove(&(before, id));
-        }
-        if let Some(at) = at {
-            self.due.insert((at, id));
-        }
+        record.wait.take_if(|wait| wait.is_over());
+    }
+}
+
+impl Wait {
+    /// Whether nothing is waited for. What waits for a time is in the queue of what is due.
+    fn is_over(&self) -> bool {
+        let Self { expecting, asker, ending, validate_by: _, due_at } = self;
+        expecting.is_none() && asker.is_none() && ending.is_none() && due_at.is_none()
     }
 }
 
 impl Record {
     fn newest_username(&self) -> Option<&str> {
-        self.usernames.last().map(AsRef::as_ref)
+        self.pairs.last().map(|pair| &*pair.username)
+    }
+
+    fn expecting(&self) -> Option<&Expecting> {
+        self.wait.as_ref()?.expecting.as_ref()
+    }
+
+    fn expecting_mut(&mut self) -> Option<&mut Expecting> {
+        self.wait.as_mut()?.expecting.as_mut()
+    }
+
+    fn ending(&self) -> Option<EndReason> {
+        self.wait.as_ref()?.ending
+    }
+
+    fn validate_by(&self) -> Option<Instant> {
+        self.wait.as_ref()?.validate_by
+    }
+
+    /// What its URL stood for.
+    fn opened(&self) -> Option<Resource> {
+        self.resource.as_ref()?.open()
     }
 }
 

@@ -124,7 +124,7 @@ impl std::fmt::Debug for Token {
 }
 
 /// What a session URL stands for.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Resource {
     pub(super) token: Token,
     /// The origin's HTTP API, and what its Host header says.
@@ -141,17 +141,6 @@ pub(super) struct Resource {
     /// counter-offer is open.
     pub(super) origin_credentials: Vec<Credentials>,
     pub(super) client_credentials: Vec<Credentials>,
-}
-
-impl Resource {
-    /// Gives back the room that reading took beyond need: it is kept as long as the session lives.
-    pub(super) fn shrink(&mut self) {
-        if let Some(target) = &mut self.target {
-            target.shrink_to_fit();
-        }
-        self.origin_credentials.shrink_to_fit();
-        self.client_credentials.shrink_to_fit();
-    }
 }
 
 impl std::fmt::Debug for Resource {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
+use super::boxes::Boxes;
 use super::health::Health;
 use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen, Special};
 use super::registration::{Endpoint, Endpoints, Registration};
@@ -27,12 +28,11 @@ pub struct Directory {
     /// Numbers are never given twice: a stale mapping must not name a stranger.
     next_origin: u32,
     origin_ttl: Duration,
-    streams: HashMap<StreamKey, Box<Stream>>,
+    streams: Boxes<StreamKey, Stream>,
     /// The streams without a session, by when they are forgotten.
     idle: BTreeSet<(Instant, StreamKey)>,
     streams_max: usize,
-    /// Boxed, like the streams: half of a table's places are empty, and as large as the others.
-    sessions: HashMap<SessionId, Box<Session>>,
+    sessions: Boxes<SessionId, Session>,
     /// Bonding groups with a session, and how many they have.
     groups: HashMap<GroupId, (OriginId, u32)>,
     /// Origins to be asked for their key length, by when.
@@ -48,10 +48,10 @@ impl Directory {
             origins: BTreeMap::new(),
             next_origin: 0,
             origin_ttl,
-            streams: HashMap::new(),
+            streams: Boxes::new(),
             idle: BTreeSet::new(),
             streams_max: STREAMS_MAX,
-            sessions: HashMap::new(),
+            sessions: Boxes::new(),
             groups: HashMap::new(),
             probes: BTreeSet::new(),
             overrides: origins.iter().filter(|origin| !is_origin(origin)).cloned().collect(),
@@ -269,7 +269,7 @@ impl Directory {
 
     /// The stream, where it is mapped to an origin.
     pub fn stream(&self, key: &StreamKey) -> Option<&Stream> {
-        self.streams.get(key).map(Box::as_ref)
+        self.streams.get(key)
     }
 
     /// All streams that are mapped: those in use in no order, then the others, the one that is
@@ -311,7 +311,7 @@ impl Directory {
             is_established: false,
             look: None,
         };
-        let replaced = self.sessions.insert(id.into(), Box::new(session));
+        let replaced = self.sessions.insert(id.into(), session);
         debug_assert!(replaced.is_none(), "an ID names one session in the process's life");
         if let Some(origin) = self.origins.get_mut(&origin) {
             origin.sessions += 1;
@@ -319,12 +319,14 @@ impl Directory {
         if let Some(group) = group {
             self.groups.entry(group).or_insert((origin, 0)).1 += 1;
         }
-        if !self.streams.contains_key(&key) && self.streams.len() >= self.streams_max {
-            self.forget_first_idle();
+        if self.streams.get(&key).is_none() {
+            if self.streams.len() >= self.streams_max {
+                self.forget_first_idle();
+            }
+            self.streams.insert(key.clone(), Stream::new(origin, now));
         }
-        let stream =
-            self.streams.entry(key.clone()).or_insert_with(|| Box::new(Stream::new(origin, now)));
-        if let Some(due) = stream.open(now, role, origin) {
+        let stream = self.streams.get_mut(&key);
+        if let Some(due) = stream.and_then(|stream| stream.open(now, role, origin)) {
             self.idle.remove(&(due, key.clone()));
         }
     }
@@ -347,7 +349,7 @@ impl Directory {
     }
 
     /// Forgets a session and gives it back. Does nothing the second time.
-    pub fn close(&mut self, now: Instant, id: impl Into<SessionId>) -> Option<Box<Session>> {
+    pub fn close(&mut self, now: Instant, id: impl Into<SessionId>) -> Option<Session> {
         let session = self.sessions.remove(&id.into())?;
         if let Some(origin) = self.origins.get_mut(&session.origin) {
             origin.sessions = origin.sessions.saturating_sub(1);
@@ -370,12 +372,12 @@ impl Directory {
 
     /// A session that has an origin and has not ended.
     pub fn session(&self, id: impl Into<SessionId>) -> Option<&Session> {
-        self.sessions.get(&id.into()).map(Box::as_ref)
+        self.sessions.get(&id.into())
     }
 
     /// The same, to note a look at its traffic.
     pub fn session_mut(&mut self, id: impl Into<SessionId>) -> Option<&mut Session> {
-        self.sessions.get_mut(&id.into()).map(Box::as_mut)
+        self.sessions.get_mut(&id.into())
     }
 
     /// Sessions of both protocols.

@@ -163,7 +163,7 @@ impl State {
             Ask::Expect { session, address, pairs, reply } => {
                 self.expect(now, session, address, &pairs, reply);
             }
-            Ask::Publish { session, resource } => self.publish(now, session, resource),
+            Ask::Publish { session, resource } => self.publish(now, session, &resource),
             Ask::Resource { token, reply } => {
                 let _ = reply.send(self.resource(&token));
             }

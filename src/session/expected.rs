@@ -5,12 +5,12 @@
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::SeedableRandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use super::webrtc::KeptRequest;
@@ -22,8 +22,10 @@ use super::{Pair, RtcId, SessionKey, Signalled};
 /// are seeded.
 pub struct Expected {
     sessions: Slab<Expectation>,
-    by_id: HashMap<RtcId, u32, SeedableRandomState>,
-    by_username: HashMap<ByUsername, u32, SeedableRandomState>,
+    by_id: HashTable<u32>,
+    /// The usernames themselves stand in the pairs.
+    by_username: HashTable<Name>,
+    hasher: SeedableRandomState,
     /// Pairs that are over, and until when that is remembered.
     tombstones: HashMap<ByUsername, Instant, SeedableRandomState>,
     /// The same in order. One whose pair is alive again, or was buried again later, is passed over.
@@ -31,19 +33,35 @@ pub struct Expected {
     sessions_max: usize,
 }
 
+/// A username of the session in `slot`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Name {
+    slot: u32,
+    /// Half of its hash, by which the index grows without looking at sessions.
+    hash: u32,
+}
+
 /// A session that may show up here.
 #[derive(Debug)]
 pub struct Expectation {
     /// What signalling knows of it.
     pub session: Arc<Signalled>,
-    /// The newest pair first.
-    pairs: [Option<Arc<Pair>>; Self::PAIRS_MAX],
+    newest: Arc<Pair>,
+    /// Few sessions ever restart ICE.
+    older: Option<Box<Older>>,
     /// Since when it is expected.
     pub since: Instant,
-    /// Since when it has the newest of its pairs.
-    extended: Instant,
     /// Whose it is.
     pub claim: Claim,
+}
+
+/// What a session had before its newest pair.
+#[derive(Debug)]
+struct Older {
+    /// The newest first, and no gaps.
+    pairs: [Option<Arc<Pair>>; Expectation::PAIRS_MAX - 1],
+    /// Since when there has been a newer one.
+    extended: Instant,
 }
 
 /// Whose a session is, as far as this shard knows.
@@ -87,12 +105,28 @@ impl Expectation {
 
     /// Its pairs, the newest first.
     pub fn pairs(&self) -> impl Iterator<Item = &Arc<Pair>> {
-        self.pairs.iter().flatten()
+        let older = self.older.iter().flat_map(|older| older.pairs.iter().flatten());
+        std::iter::once(&self.newest).chain(older)
+    }
+
+    fn age_of(&self, username: &[u8]) -> Option<usize> {
+        self.pairs().position(|pair| pair.username.as_bytes() == username)
     }
 
     /// The pair at this position, the newest being 0.
     pub fn pair(&self, age: usize) -> Option<&Arc<Pair>> {
         self.pairs().nth(age)
+    }
+
+    /// Puts a pair in front of the others. Returns the one that finds no room.
+    fn extend(&mut self, pair: &Arc<Pair>, now: Instant) -> Option<Arc<Pair>> {
+        let before = std::mem::replace(&mut self.newest, Arc::clone(pair));
+        let none = || Box::new(Older { pairs: Default::default(), extended: now });
+        let older = self.older.get_or_insert_with(none);
+        older.extended = now;
+        older.pairs.rotate_right(1);
+        let [first, ..] = &mut older.pairs;
+        first.replace(before)
     }
 
     /// The session, if it is this shard's.
@@ -110,8 +144,9 @@ impl Expected {
         let sessions_max = sessions_max as usize;
         Self {
             sessions: Slab::new(),
-            by_id: HashMap::with_capacity_and_hasher(sessions_max, hasher.clone()),
-            by_username: HashMap::with_capacity_and_hasher(sessions_max, hasher.clone()),
+            by_id: HashTable::with_capacity(sessions_max),
+            by_username: HashTable::with_capacity(sessions_max),
+            hasher: hasher.clone(),
             tombstones: HashMap::with_hasher(hasher.clone()),
             buried: VecDeque::new(),
             sessions_max,
@@ -139,9 +174,9 @@ impl Expected {
         is_draining: bool,
         now: Instant,
     ) -> Result<(), NotExpected> {
-        let slot = self.by_id.get(&session.id).copied();
+        let slot = self.slot_of(session.id);
         let username = pair.username.as_bytes();
-        if let Some(&taken) = self.by_username.get(username) {
+        if let Some(taken) = self.slot_named(username) {
             return if Some(taken) == slot { Ok(()) } else { Err(NotExpected::PairTaken) };
         }
         let slot = match slot {
@@ -152,19 +187,50 @@ impl Expected {
             None => self.begin(session, pair, now),
         };
         self.tombstones.remove(username);
-        self.by_username.insert(ByUsername(Arc::clone(pair)), slot);
+        let name = Name::of(&self.hasher, username, slot);
+        self.by_username.insert_unique(name.spread(), name, Name::spread);
         Ok(())
     }
 
+    fn slot_of(&self, session: RtcId) -> Option<u32> {
+        let is_it = |&slot: &u32| {
+            self.sessions.get(slot as usize).is_some_and(|it| it.session.id == session)
+        };
+        self.by_id.find(self.hasher.hash_one(session), is_it).copied()
+    }
+
+    fn slot_named(&self, username: &[u8]) -> Option<u32> {
+        let name = Name::of(&self.hasher, username, 0);
+        let is_it = |known: &Name| {
+            let expectation = self.sessions.get(known.slot as usize);
+            known.hash == name.hash && expectation.is_some_and(|it| it.age_of(username).is_some())
+        };
+        self.by_username.find(name.spread(), is_it).map(|known| known.slot)
+    }
+
+    /// Makes a session no longer found by a username.
+    fn forget_name(&mut self, username: &[u8], slot: u32) {
+        let name = Name::of(&self.hasher, username, slot);
+        if let Ok(known) = self.by_username.find_entry(name.spread(), |known| *known == name) {
+            known.remove();
+        }
+    }
+
     fn begin(&mut self, session: &Arc<Signalled>, pair: &Arc<Pair>, now: Instant) -> u32 {
+        super::make_room(&mut self.sessions);
         let slot = self.sessions.insert(Expectation {
             session: Arc::clone(session),
-            pairs: [Some(Arc::clone(pair)), None, None, None],
+            newest: Arc::clone(pair),
+            older: None,
             since: now,
-            extended: now,
             claim: Claim::Elsewhere { quiet_until: now },
         }) as u32;
-        self.by_id.insert(session.id, slot);
+        let (sessions, hasher) = (&self.sessions, &self.hasher);
+        let hash = |slot: &u32| {
+            let id = sessions.get(*slot as usize).map(|expectation| expectation.session.id);
+            id.map_or(0, |id| hasher.hash_one(id))
+        };
+        self.by_id.insert_unique(hasher.hash_one(session.id), slot, hash);
         slot
     }
 
@@ -172,33 +238,30 @@ impl Expected {
         let Some(expectation) = self.sessions.get_mut(slot as usize) else {
             return Err(NotExpected::Full);
         };
-        if let [.., Some(oldest)] = &expectation.pairs {
+        if let Some(Older { pairs: [.., Some(_)], extended }) = expectation.older.as_deref() {
             // The owner knows when a pair is out of use. Others go by time, or they would refuse what the owner takes.
-            let is_old = now.saturating_duration_since(expectation.extended) >= PAIR_LIFE_ELSEWHERE;
+            let is_old = now.saturating_duration_since(*extended) >= PAIR_LIFE_ELSEWHERE;
             if expectation.here().is_some() || !is_old {
                 return Err(NotExpected::TooManyPairs);
             }
-            let oldest = Arc::clone(oldest);
-            bury(&mut self.tombstones, &mut self.buried, self.sessions_max, &oldest, now);
-            self.by_username.remove(oldest.username.as_bytes());
         }
-        expectation.pairs.rotate_right(1);
-        expectation.pairs[0] = Some(Arc::clone(pair));
-        expectation.extended = now;
+        if let Some(oldest) = expectation.extend(pair, now) {
+            bury(&mut self.tombstones, &mut self.buried, self.sessions_max, &oldest, now);
+            self.forget_name(oldest.username.as_bytes(), slot);
+        }
         Ok(slot)
     }
 
     /// What is known of the USERNAME of a request.
     pub fn by_username(&mut self, username: &[u8], now: Instant) -> Found<'_> {
-        let Some(&slot) = self.by_username.get(username) else {
+        let Some(slot) = self.slot_named(username) else {
             let is_buried = self.tombstones.get(username).is_some_and(|until| now < *until);
             return if is_buried { Found::Tombstone } else { Found::Unknown };
         };
         let Some(expectation) = self.sessions.get_mut(slot as usize) else {
             return Found::Unknown;
         };
-        let age = expectation.pairs().position(|pair| pair.username.as_bytes() == username);
-        match age {
+        match expectation.age_of(username) {
             Some(age) => Found::Expected { expectation, age },
             None => Found::Unknown,
         }
@@ -206,36 +269,52 @@ impl Expected {
 
     /// The expectation of a session.
     pub fn by_id(&self, session: RtcId) -> Option<&Expectation> {
-        self.sessions.get(*self.by_id.get(&session)? as usize)
+        self.sessions.get(self.slot_of(session)? as usize)
     }
 
     /// The same, to change.
     pub fn by_id_mut(&mut self, session: RtcId) -> Option<&mut Expectation> {
-        self.sessions.get_mut(*self.by_id.get(&session)? as usize)
+        self.sessions.get_mut(self.slot_of(session)? as usize)
     }
 
     /// Retires the pairs of a session that are older than `pair`.
     pub fn retire_before(&mut self, session: RtcId, pair: &Arc<Pair>, now: Instant) {
-        let Some(expectation) =
-            self.by_id.get(&session).and_then(|&slot| self.sessions.get_mut(slot as usize))
-        else {
+        let Some(slot) = self.slot_of(session) else {
+            return;
+        };
+        let Some(expectation) = self.sessions.get_mut(slot as usize) else {
             return;
         };
         let Some(age) = expectation.pairs().position(|known| Arc::ptr_eq(known, pair)) else {
             return;
         };
-        for retired in expectation.pairs.iter_mut().skip(age + 1).filter_map(Option::take) {
-            self.by_username.remove(retired.username.as_bytes());
+        let Some(older) = &mut expectation.older else {
+            return;
+        };
+        let mut retired: [_; Expectation::PAIRS_MAX - 1] = Default::default();
+        for (known, retired) in older.pairs.iter_mut().zip(&mut retired).skip(age) {
+            *retired = known.take();
+        }
+        if age == 0 {
+            expectation.older = None;
+        }
+        for retired in retired.into_iter().flatten() {
+            self.forget_name(retired.username.as_bytes(), slot);
             bury(&mut self.tombstones, &mut self.buried, self.sessions_max, &retired, now);
         }
     }
 
     /// Forgets a session. Its pairs leave tombstones.
     pub fn forget(&mut self, session: RtcId, now: Instant) -> Option<Expectation> {
-        let slot = self.by_id.remove(&session)?;
+        let slot = self.slot_of(session)?;
+        if let Ok(known) =
+            self.by_id.find_entry(self.hasher.hash_one(session), |known| *known == slot)
+        {
+            known.remove();
+        }
         let expectation = self.sessions.try_remove(slot as usize)?;
         for pair in expectation.pairs() {
-            self.by_username.remove(pair.username.as_bytes());
+            self.forget_name(pair.username.as_bytes(), slot);
             bury(&mut self.tombstones, &mut self.buried, self.sessions_max, pair, now);
         }
         Some(expectation)
@@ -271,6 +350,17 @@ fn bury(
     let until = now + TOMBSTONE_LIFE;
     tombstones.insert(ByUsername(Arc::clone(pair)), until);
     buried.push_back((Arc::clone(pair), until));
+}
+
+impl Name {
+    fn of(hasher: &SeedableRandomState, username: &[u8], slot: u32) -> Self {
+        Self { slot, hash: hasher.hash_one(username) as u32 }
+    }
+
+    /// The hash that the index goes by, which wants its upper bits as good as its lower ones.
+    fn spread(&self) -> u64 {
+        u64::from(self.hash) | u64::from(self.hash) << 32
+    }
 }
 
 /// A pair, told from others by its username.

@@ -42,6 +42,14 @@ impl fmt::Display for SessionKey {
     }
 }
 
+/// Makes room for one more, and for a sixteenth more than there are where there is none: slots are large, and after a
+/// doubling half of them would be empty. The allocator moves a block of this size by its pages, not byte by byte.
+fn make_room<T>(slots: &mut slab::Slab<T>) {
+    if slots.len() == slots.capacity() {
+        slots.reserve_exact((slots.len() / 16).max(64));
+    }
+}
+
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {

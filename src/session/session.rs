@@ -37,8 +37,8 @@ pub struct Session {
     pub closing_until: Option<Instant>,
     /// When the client's conclusion came in.
     pub created: Instant,
-    /// What the client asked for.
-    pub wish: Wish,
+    /// What the client asked for, which no datagram needs.
+    pub wish: Box<Wish>,
     /// Whom control picked, and the address of its listener.
     pub origin: Option<(OriginId, SocketAddr)>,
     /// Whether the engine has a port for it.
@@ -131,7 +131,7 @@ impl Session {
             suspected: None,
             closing_until: None,
             created: now,
-            wish,
+            wish: Box::new(wish),
             origin: None,
             has_port: false,
             initial_sequence: handshake.request.initial_sequence,

@@ -1,10 +1,10 @@
 //! The sessions of one shard, and the ways a datagram names one.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::quality::SeedableRandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use super::budget::Prefix;
@@ -24,8 +24,10 @@ pub struct SessionTable {
     /// What established clients write: their address and the origin's socket ID. The address is part of the key, for
     /// two origins may choose the same ID, and a guessed ID alone opens nothing.
     by_socket_id: HashMap<FlowKey, u32, SeedableRandomState>,
-    /// Where WebRTC clients have proven to be. Up to [`Paths::MAX`](super::webrtc::Paths::MAX) per session.
-    by_address: HashMap<AddressKey, u32, SeedableRandomState>,
+    /// Where WebRTC clients have proven to be. Up to [`Paths::MAX`](super::webrtc::Paths::MAX) per session, whose paths
+    /// are where the addresses themselves stand: a copy of each would be most of what the index takes.
+    by_address: HashTable<Claim>,
+    hasher: SeedableRandomState,
     /// What was found last by socket ID, and by address: the datagrams of a train or a burst ask for the same again and
     /// again. Forgotten whenever a session leaves or an address changes hands.
     last_flow: Option<(FlowKey, u32)>,
@@ -34,6 +36,14 @@ pub struct SessionTable {
     undecided_by_client: HashMap<Prefix, u32, SeedableRandomState>,
     /// Above it, new sessions are refused and live ones are kept.
     sessions_max: usize,
+}
+
+/// An address of the session in `slot`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    slot: u32,
+    /// Half of the address's hash, by which the index grows without looking at sessions.
+    hash: u32,
 }
 
 struct Tenant {
@@ -67,7 +77,8 @@ impl SessionTable {
             generation: 0,
             by_caller: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
             by_socket_id: HashMap::with_capacity_and_hasher(srt, hasher.clone()),
-            by_address: HashMap::with_capacity_and_hasher(webrtc, hasher.clone()),
+            by_address: HashTable::with_capacity(webrtc),
+            hasher: hasher.clone(),
             last_flow: None,
             last_address: None,
             undecided_by_client: HashMap::with_hasher(hasher.clone()),
@@ -114,6 +125,7 @@ impl SessionTable {
     fn move_in(&mut self, body: Body) -> SessionKey {
         self.generation = (self.generation + 1) & GENERATION_MASK;
         let generation = self.generation;
+        super::make_room(&mut self.tenants);
         let slot = self.tenants.insert(Tenant { generation, body }) as u32;
         SessionKey { slot, generation }
     }
@@ -209,7 +221,7 @@ impl SessionTable {
         let slot = match self.last_address {
             Some((last, slot)) if last == address => slot,
             Some(_) | None => {
-                let slot = *self.by_address.get(&address)?;
+                let slot = self.claimant(address)?;
                 self.last_address = Some((address, slot));
                 slot
             }
@@ -222,26 +234,63 @@ impl SessionTable {
         }
     }
 
-    /// Makes a WebRTC session the one that is found by `address`, and takes the address from whoever had it.
+    /// Whose `address` is. A session that only remembers it from another shard has no claim.
+    #[inline]
+    fn claimant(&self, address: AddressKey) -> Option<u32> {
+        let claim = Claim::of(&self.hasher, address, 0);
+        let is_it = |known: &Claim| {
+            known.hash == claim.hash
+                && match self.tenants.get(known.slot as usize) {
+                    Some(Tenant { body: Body::WebRtc(session), .. }) => {
+                        session.paths.find(address).is_some_and(|path| path.is_here)
+                    }
+                    Some(_) | None => false,
+                }
+        };
+        self.by_address.find(claim.spread(), is_it).map(|claim| claim.slot)
+    }
+
+    /// Makes a WebRTC session the one that is found by `address`, one of its paths, and takes the address from whoever
+    /// had it.
     pub fn claim_address(&mut self, key: SessionKey, address: AddressKey) {
-        if self.webrtc_mut(key).is_none() {
+        if self.webrtc_mut(key).is_none_or(|session| session.paths.find(address).is_none()) {
+            return;
+        }
+        let claim = Claim::of(&self.hasher, address, key.slot);
+        if self.has_claim(claim) && self.claimant(address) == Some(key.slot) {
             return;
         }
         self.last_address = None;
-        if let Some(slot) = self.by_address.insert(address, key.slot)
-            && slot != key.slot
-            && let Some(Tenant { body: Body::WebRtc(loser), .. }) =
-                self.tenants.get_mut(slot as usize)
+        while let Some(slot) = self.claimant(address)
+            && self.disclaim(Claim { slot, ..claim })
         {
-            loser.paths.remove(address);
+            if let Some(Tenant { body: Body::WebRtc(loser), .. }) =
+                self.tenants.get_mut(slot as usize)
+                && slot != key.slot
+            {
+                loser.paths.remove(address);
+            }
         }
+        self.by_address.insert_unique(claim.spread(), claim, Claim::spread);
     }
 
     /// Makes a session no longer found by `address`, which may be another's by now.
     pub fn release_address(&mut self, key: SessionKey, address: AddressKey) {
         self.last_address = None;
-        if self.by_address.get(&address) == Some(&key.slot) {
-            self.by_address.remove(&address);
+        self.disclaim(Claim::of(&self.hasher, address, key.slot));
+    }
+
+    fn has_claim(&self, claim: Claim) -> bool {
+        self.by_address.find(claim.spread(), |known| *known == claim).is_some()
+    }
+
+    fn disclaim(&mut self, claim: Claim) -> bool {
+        match self.by_address.find_entry(claim.spread(), |known| *known == claim) {
+            Ok(known) => {
+                known.remove();
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -295,9 +344,7 @@ impl SessionTable {
         };
         for address in session.paths.iter().map(Path::address) {
             // What was proven on another shard may be another session's here.
-            if self.by_address.get(&address) == Some(&key.slot) {
-                self.by_address.remove(&address);
-            }
+            self.disclaim(Claim::of(&self.hasher, address, key.slot));
         }
         Some(session)
     }
@@ -320,6 +367,19 @@ impl SessionTable {
 
     fn key_of(&self, slot: u32) -> Option<SessionKey> {
         self.in_slot(slot).map(|(key, _)| key)
+    }
+}
+
+impl Claim {
+    #[inline]
+    fn of(hasher: &SeedableRandomState, address: AddressKey, slot: u32) -> Self {
+        Self { slot, hash: hasher.hash_one(address) as u32 }
+    }
+
+    /// The hash that the index goes by, which wants its upper bits as good as its lower ones.
+    #[inline]
+    fn spread(&self) -> u64 {
+        u64::from(self.hash) | u64::from(self.hash) << 32
     }
 }
 
@@ -361,6 +421,16 @@ impl AddressKey {
         };
         let ip = [(ip >> 64) as u64, ip as u64];
         Self { ip, place: u64::from(scope) << 48 | u64::from(address.port()) << 32 }
+    }
+
+    /// Tells the addresses of one client apart. It is not seeded: who makes up addresses that look alike confuses nobody
+    /// but himself.
+    pub fn mark(&self) -> u32 {
+        let [high, low] = self.ip;
+        let mixed = [high, low, self.place].into_iter().fold(0_u64, |mixed, word| {
+            (mixed.rotate_left(29) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        });
+        (mixed >> 32) as u32
     }
 }
 

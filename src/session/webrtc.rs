@@ -47,7 +47,7 @@ pub struct WebRtcSession {
     /// Somebody has said that it is over.
     pub closing: Option<Box<Closing>>,
     /// An ICMP message says that the origin's port is closed, and the origin has not been heard since.
-    pub suspected: Option<Instant>,
+    pub suspected: Option<Box<Instant>>,
     /// When it was expected first, on whatever shard.
     pub created: Instant,
     /// What signalling knows of it.
@@ -272,7 +272,8 @@ impl WebRtcSession {
     /// When something is due, given nothing happens before.
     pub fn deadline(&self, idle_timeout: Duration) -> Instant {
         let idle = self.heard_client.min(self.heard_origin) + idle_timeout;
-        let doubt = self.suspected.map(|since| since.max(self.heard_origin) + SUSPICION);
+        let doubt =
+            self.suspected.as_deref().map(|&since| since.max(self.heard_origin) + SUSPICION);
         let retirement = self.retirement.as_ref().map(|retirement| retirement.at);
         let over = self.closing.as_ref().map(|closing| closing.at);
         let expiry = self.paths.next_expiry();
@@ -351,7 +352,7 @@ pub struct Signalled {
 #[derive(Debug)]
 pub struct Pair {
     /// USERNAME of the client's requests: `origin's:client's`. Control finds the session by the same text.
-    pub username: Arc<str>,
+    pub username: Box<str>,
     /// Made of the origin's password, under which the client's requests and their responses stand.
     pub key: IntegrityKey,
 }

@@ -458,7 +458,7 @@ fn a_handover_that_nobody_asked_for_moves_nothing() {
 fn a_client_that_never_comes_is_given_up_half_a_minute_after_its_answer() {
     let (mut stage, id) = Stage::expected("o:c");
     stage.now += VALIDATION_TIMEOUT / 2;
-    stage.arbiter.publish(stage.now, id, resource("t"));
+    stage.arbiter.publish(stage.now, id, &resource("t"));
     assert_eq!(stage.arbiter.expire(stage.now + VALIDATION_TIMEOUT / 2).len(), 0);
     let failures = stage.arbiter.expire(stage.now + VALIDATION_TIMEOUT);
     let [(failure, Some(resource))] = &failures[..] else { panic!("{failures:?}") };
@@ -508,14 +508,14 @@ fn a_proven_session_is_never_given_up() {
 #[test]
 fn a_token_stands_for_its_session_until_that_ends() {
     let (mut stage, id) = Stage::owned();
-    stage.arbiter.publish(stage.now, id, resource("first"));
-    stage.arbiter.publish(stage.now, id, resource("second"));
+    stage.arbiter.publish(stage.now, id, &resource("first"));
+    stage.arbiter.publish(stage.now, id, &resource("second"));
     let found =
         |stage: &Stage, token: &str| stage.arbiter.by_token(&Token(token.into())).map(|(id, _)| id);
     assert_eq!((found(&stage, "first"), found(&stage, "second")), (None, Some(id)));
     assert!(stage.arbiter.ended(0, id, REASON).flatten().is_some());
     assert_eq!(found(&stage, "second"), None);
-    stage.arbiter.publish(stage.now, id, resource("late"));
+    stage.arbiter.publish(stage.now, id, &resource("late"));
     assert_eq!(found(&stage, "late"), None);
     assert!(stage.arbiter.by_token.is_empty());
 }

@@ -41,7 +41,7 @@ impl State {
         reason: EndReason,
         traffic: Traffic,
         age: Duration,
-    ) -> Option<Box<Session>> {
+    ) -> Option<Session> {
         let session = self.directory.close(now, id)?;
         self.admission.ended(session.source, session.is_established);
         let origin = self.directory.origin(session.origin).map_or("", |origin| origin.name());

@@ -4,7 +4,6 @@
 //! owns it is the arbiter's business.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -142,13 +141,13 @@ impl State {
     }
 
     /// Gives a session its URL.
-    pub(super) fn publish(&mut self, now: Instant, id: RtcId, resource: Box<Resource>) {
+    pub(super) fn publish(&mut self, now: Instant, id: RtcId, resource: &Resource) {
         self.arbiter.publish(now, id, resource);
     }
 
     /// What a session URL stands for.
     pub(super) fn resource(&self, token: &Token) -> Option<(RtcId, Resource)> {
-        self.arbiter.by_token(token).map(|(id, resource)| (id, resource.clone()))
+        self.arbiter.by_token(token)
     }
 
     /// The origin did not take the offer.
@@ -204,7 +203,7 @@ impl State {
 
     /// A client without signalling has named itself.
     pub(super) fn candidate(&mut self, now: Instant, shard: u16, client: SocketAddr, ufrag: &str) {
-        let username: Arc<str> = format!("{ufrag}:{ufrag}").into();
+        let username: Box<str> = format!("{ufrag}:{ufrag}").into();
         if self.arbiter.knows(&username) {
             return;
         }
@@ -314,12 +313,12 @@ impl State {
         self.goodbyes.pop()
     }
 
-    fn say_goodbye(&mut self, resource: Option<Box<Resource>>) {
+    fn say_goodbye(&mut self, resource: Option<Resource>) {
         let resource = resource.filter(|resource| resource.target.is_some());
         if let Some(resource) = resource
             && self.goodbyes.len() < GOODBYES_MAX
         {
-            self.goodbyes.push(*resource);
+            self.goodbyes.push(resource);
         }
     }
 

@@ -1,10 +1,9 @@
 //! Who asked what: the client's requests that the origin may still answer.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Entrance, Pair};
+use super::{Entrance, Pair, Path};
 use crate::protocol::stun::TransactionId;
 use crate::session::table::AddressKey;
 
@@ -13,14 +12,14 @@ use crate::session::table::AddressKey;
 /// Each response goes back to the address that asked, not to the one that is selected: a check proves the path it took.
 /// A request stays after its response, for it may have been sent twice and be answered twice.
 #[derive(Debug, Default)]
-pub struct Outstanding(VecDeque<Asked>);
+pub struct Outstanding(Vec<Asked>);
 
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Asked {
     transaction: TransactionId,
-    /// From where.
-    pub address: AddressKey,
+    /// From where: which of the few paths of one client.
+    address: u32,
     /// And through which of our addresses, which the response has to leave from.
     pub entrance: Entrance,
     /// Under whose password the response stands; `None` where nothing of a response is ever rewritten.
@@ -61,7 +60,7 @@ impl Outstanding {
             // Most clients have one or two on their way: doubling would take room for four at first.
             self.0.reserve_exact(2);
         }
-        self.0.push_back(Asked { transaction, address, entrance, pair, at: now });
+        self.0.push(Asked { transaction, address: address.mark(), entrance, pair, at: now });
     }
 
     /// The request that a response belongs to.
@@ -72,6 +71,11 @@ impl Outstanding {
 }
 
 impl Asked {
+    /// Whether this path is the one that it came along.
+    pub fn came_along(&self, path: &Path) -> bool {
+        path.address().mark() == self.address
+    }
+
     fn is_alive(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.at) < LIFE
     }

@@ -13,56 +13,102 @@ use crate::session::table::AddressKey;
 
 /// The last [`Replay::LEN`] transactions of one client.
 ///
-/// Kept as seeded hashes, which need a third of the room: a new transaction passes for a known one in 2^27 cases, and an
+/// Kept as seeded hashes, which need a fifth of the room: a new transaction passes for a known one in 2^23 cases, and an
 /// address for another in 2^32, neither of which an attacker can aim at. It takes its seed with it to another shard.
 pub struct Replay {
     hasher: SeedableRandomState,
-    /// Apart from the session, whose media has no use for it.
-    ring: Box<Ring>,
-    /// Transactions so far.
-    noted: usize,
-}
-
-struct Ring {
-    transactions: [u32; Replay::LEN],
-    addresses: [u32; Replay::LEN],
+    /// The addresses that transactions refer to. Few clients have a third one.
+    addresses: Box<[u32]>,
+    /// A ring once it has [`Self::LEN`]: a hash, and in the lowest bits which of the addresses it came from. Behind
+    /// `noted` of them there is room.
+    transactions: Box<[u32]>,
+    noted: u8,
+    /// The transaction that gives way to the next one.
+    oldest: u8,
+    /// The address that gives way to the next one.
+    oldest_address: u8,
 }
 
 impl Replay {
-    /// Transactions remembered, in 256 bytes of every session: 80 seconds of a client that checks its path every 2.5
-    /// seconds, and less of one that checks more often because its path is poor. Whoever reads along for longer than
-    /// that can use what he has kept.
+    /// Transactions remembered, in 128 bytes of a session that has had as many: 80 seconds of a client that checks its
+    /// path every 2.5 seconds, and less of one that checks more often because its path is poor. Whoever reads along for
+    /// longer than that can use what he has kept.
     pub const LEN: usize = 32;
+
+    /// Addresses remembered: as many as a session has paths.
+    const ADDRESSES: usize = 8;
 
     /// Knows nothing yet.
     pub fn new(hasher: SeedableRandomState) -> Self {
-        let ring = Ring { transactions: [0; Self::LEN], addresses: [0; Self::LEN] };
-        Self { hasher, ring: Box::new(ring), noted: 0 }
+        let (addresses, transactions) = (Box::default(), Box::default());
+        Self { hasher, addresses, transactions, noted: 0, oldest: 0, oldest_address: 0 }
     }
 
     /// Remembers a transaction, and says what was known of it.
     pub fn note(&mut self, transaction: TransactionId, address: AddressKey) -> Seen {
-        let transaction = self.hasher.hash_one(transaction) as u32;
+        let transaction = self.hasher.hash_one(transaction) as u32 & !ORIGIN_MASK;
         let address = self.hasher.hash_one(address) as u32;
-        if let Some(position) = self.position(transaction) {
-            let is_same = self.ring.addresses.get(position) == Some(&address);
-            return if is_same { Seen::Here } else { Seen::Elsewhere };
+        let mut known = self.transactions.iter().take(usize::from(self.noted));
+        if let Some(known) = known.find(|&known| known & !ORIGIN_MASK == transaction) {
+            let origin = self.addresses.get((known & ORIGIN_MASK) as usize);
+            return if origin == Some(&address) { Seen::Here } else { Seen::Elsewhere };
         }
-        let position = self.noted % Self::LEN;
-        if let (Some(transactions), Some(addresses)) =
-            (self.ring.transactions.get_mut(position), self.ring.addresses.get_mut(position))
-        {
-            (*transactions, *addresses) = (transaction, address);
+        let entry = transaction | self.origin(address);
+        let mut place = usize::from(self.noted);
+        if place < Self::LEN {
+            if place == self.transactions.len() {
+                grow(&mut self.transactions, STEP);
+            }
+            self.noted += 1;
+        } else {
+            place = usize::from(self.oldest);
+            self.oldest = (self.oldest + 1) % Self::LEN as u8;
         }
-        self.noted += 1;
+        if let Some(place) = self.transactions.get_mut(place) {
+            *place = entry;
+        }
         Seen::Never
     }
 
-    fn position(&self, transaction: u32) -> Option<usize> {
-        let noted = self.ring.transactions.iter().take(self.noted);
-        noted.into_iter().position(|&known| known == transaction)
+    /// Where among the addresses this one stands from now on. Transactions of one that has given way count as seen
+    /// elsewhere wherever they come from.
+    fn origin(&mut self, address: u32) -> u32 {
+        if let Some(position) = self.addresses.iter().position(|&known| known == address) {
+            return position as u32;
+        }
+        let position = if self.addresses.len() < Self::ADDRESSES {
+            grow(&mut self.addresses, 1);
+            self.addresses.len() as u8 - 1
+        } else {
+            let oldest = self.oldest_address;
+            self.oldest_address = (oldest + 1) % Self::ADDRESSES as u8;
+            oldest
+        };
+        if let Some(oldest) = self.addresses.get_mut(usize::from(position)) {
+            *oldest = address;
+        }
+        for entry in &mut self.transactions {
+            if *entry & ORIGIN_MASK == u32::from(position) {
+                *entry |= ORIGIN_MASK;
+            }
+        }
+        u32::from(position)
     }
 }
+
+/// Adds `step` zeros.
+fn grow(all: &mut Box<[u32]>, step: usize) {
+    let mut grown = std::mem::take(all).into_vec();
+    grown.reserve_exact(step);
+    grown.resize(grown.len() + step, 0);
+    *all = grown.into();
+}
+
+/// Transactions that room is made for at a time.
+const STEP: usize = 8;
+
+/// The bits that name an address. All of them set name one that has given way.
+const ORIGIN_MASK: u32 = 0xF;
 
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -107,6 +153,19 @@ mod tests {
         assert_eq!(replay.note(transaction(1), address(5000)), Seen::Here);
         assert_eq!(replay.note(transaction(1), address(5001)), Seen::Elsewhere);
         assert_eq!(replay.note(transaction(1), address(5000)), Seen::Here);
+    }
+
+    #[test]
+    fn what_came_from_an_address_that_is_forgotten_has_come_from_elsewhere() {
+        let mut replay = empty();
+        for number in 0..9 {
+            replay.note(transaction(number), address(5000 + number as u16));
+        }
+        assert_eq!(replay.note(transaction(0), address(5000)), Seen::Elsewhere);
+        assert_eq!(replay.note(transaction(0), address(5008)), Seen::Elsewhere);
+        for number in 1..9 {
+            assert_eq!(replay.note(transaction(number), address(5000 + number as u16)), Seen::Here);
+        }
     }
 
     #[test]

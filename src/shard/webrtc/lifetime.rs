@@ -14,13 +14,13 @@ impl Shard {
         let Some(session) = self.table.webrtc_mut(key) else {
             return;
         };
-        if session.suspected.is_some_and(|since| session.heard_origin > since) {
+        if session.suspected.as_deref().is_some_and(|since| session.heard_origin > *since) {
             session.suspected = None;
         }
         let over = session.closing.as_deref().copied().filter(|closing| now >= closing.at);
         let reason = if let Some(closing) = over {
             Some(closing.reason)
-        } else if session.suspected.is_some_and(|since| now >= since + SUSPICION) {
+        } else if session.suspected.as_deref().is_some_and(|since| now >= *since + SUSPICION) {
             Some(EndReason::OriginGone)
         } else if now >= session.heard_client + idle_timeout {
             Some(EndReason::ClientIdle)
@@ -63,7 +63,7 @@ impl Shard {
         let Some(session) = self.table.webrtc_mut(key) else {
             return;
         };
-        if session.suspected.is_some_and(|since| session.heard_origin > since) {
+        if session.suspected.as_deref().is_some_and(|since| session.heard_origin > *since) {
             session.suspected = None;
         }
         // One ICMP message may be a forgery or a restart: a second of silence decides. Origins of publishers speak
@@ -71,7 +71,7 @@ impl Shard {
         if matches!(error, PortError::Refused | PortError::Unreachable)
             && session.suspected.is_none()
         {
-            session.suspected = Some(now);
+            session.suspected = Some(Box::new(now));
             self.reschedule(key);
         }
     }

@@ -57,7 +57,7 @@ impl Shard {
             is_response.then(|| session.outstanding.find(message.transaction(), now)).flatten();
         // The address may have become another session's since.
         let asking = asked.and_then(|asked| {
-            let path = session.paths.find(asked.address)?;
+            let path = session.paths.iter().find(|path| asked.came_along(path))?;
             Some((path.client.address, asked.entrance))
         });
         let selected = session.paths.selected();

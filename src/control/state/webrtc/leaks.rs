@@ -85,7 +85,7 @@ impl Stage {
             }
             2 | 3 => {
                 self.tokens += 1;
-                state.publish(now, id, resource(self.tokens));
+                state.publish(now, id, &resource(self.tokens));
             }
             4 => state.abandon(now, id),
             5 => state.unreachable(now, id),

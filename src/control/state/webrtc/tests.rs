@@ -87,7 +87,7 @@ impl Relay {
             origin_credentials: Vec::new(),
             client_credentials: Vec::new(),
         };
-        self.state.publish(self.now, id, Box::new(resource));
+        self.state.publish(self.now, id, &resource);
     }
 }
 
