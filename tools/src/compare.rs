@@ -341,7 +341,7 @@ fn write_missing(text: &mut String, indent: &str, missing: &[Missing]) {
 }
 
 /// What says more about the neighbours of a virtual machine than about the relay.
-const NEVER_JUDGED: [&str; 8] = [
+const NEVER_JUDGED: [&str; 7] = [
     name::LATENCY_P999,
     name::LATENCY_MAX,
     "added_latency_p99.9",
@@ -349,7 +349,6 @@ const NEVER_JUDGED: [&str; 8] = [
     "lateness_max",
     "setup_max",
     name::RUN_DELAY_PERCENT,
-    "excess_run_delay_percent",
 ];
 
 #[cfg(test)]

@@ -10,16 +10,11 @@
 //!
 //! A turn says nothing about the relay when the generator did not keep its schedule, when the
 //! tool's own receive queue overflowed, or when something else ran on the relay's CPU. The last is
-//! read from the run delay of the relaying threads, the time that they were ready and did not run.
-//! A thread that sleeps between packets has some after each wake-up even on an idle CPU: the
-//! interrupt of the other CPU, and the way out of its idle state. That part is the price of
-//! sleeping, which every relay pays. It is measured before the first turn (see [`Cpus::wake_up_ns`])
-//! and allowed for each time that a thread went to sleep of its own accord: a thread that a stranger
-//! has pushed off the CPU earns nothing by that. Of what is above, at most 2 % of the CPU time.
+//! read from the run delay of the relaying threads, the time that they were ready and did not run:
+//! at most 2 % of the turn's length. What each wake-up takes is in it.
 
 mod entrant;
 mod running;
-mod wake;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,7 +31,6 @@ use crate::lane::{Flow, Lane, LaneSettings, Passage};
 use crate::measure::{self, CpuTime, ThreadId};
 use crate::nginx::{Nginx, NginxSettings, Program};
 use crate::registration::Endpoints;
-use crate::report::grouped;
 use crate::result::Outcome;
 use crate::rig::Direction;
 use crate::subject::{IoCounts, Setup, Tuning};
@@ -48,8 +42,6 @@ pub struct Cpus {
     pub relay: Vec<usize>,
     /// Of everything else.
     pub tool: Vec<usize>,
-    /// What a wake-up on an idle relay CPU takes on this machine: the run delay that each may have.
-    pub wake_up_ns: u64,
 }
 
 impl Cpus {
@@ -67,16 +59,14 @@ impl Cpus {
         let (relay, tool) = allowed.split_at(usize::from(shards).clamp(1, allowed.len() - 1));
         measure::pin(tool).context("leave the relay's CPU")?;
         measure::raise_descriptor_limit();
-        let first = *relay.first().context("the relay has no CPU")?;
-        let wake_up_ns = wake::delay_ns(first).context("measure a wake-up on the relay's CPU")?;
-        Ok(Self { relay: relay.to_vec(), tool: tool.to_vec(), wake_up_ns })
+        Ok(Self { relay: relay.to_vec(), tool: tool.to_vec() })
     }
 
     /// For a relay that runs already: its threads have the CPUs that they are bound to, and the
     /// tool the others as far as there are any.
     ///
     /// # Errors
-    /// There is no such process, or this one may use no CPU.
+    /// There is no such process.
     pub fn beside(running: &RunningArguments) -> anyhow::Result<Self> {
         let allowed = measure::allowed_cpus();
         let process = running.pid.zip(running.target);
@@ -90,32 +80,24 @@ impl Cpus {
         let tool = running::tool_cpus(&allowed, &relay);
         measure::pin(&tool).context("leave the relay's CPUs")?;
         measure::raise_descriptor_limit();
-        let first = relay.first().or(allowed.first()).context("this process may use no CPU")?;
-        let wake_up_ns = wake::delay_ns(*first).context("measure a wake-up")?;
-        Ok(Self { relay, tool, wake_up_ns })
+        Ok(Self { relay, tool })
     }
 
     /// What of the place has to be equal for two results to be comparable.
     pub fn note(&self, outcome: &mut Outcome) {
         outcome.note("relay cpus", format!("{:?}", self.relay));
         outcome.note("tool cpus", format!("{:?}", self.tool));
-        let rule = format!(
-            "at most {RUN_DELAY_PERCENT_MAX} % of the CPU time, beyond a measured wake-up for each \
-             voluntary switch"
-        );
-        outcome.note("run delay", rule);
+        outcome.note("run delay", format!("at most {RUN_DELAY_PERCENT_MAX} % of a turn's length"));
         let build = if cfg!(debug_assertions) { "unoptimised" } else { "optimised" };
         outcome.note("build", format!("{build}, relay and baselines in one program"));
     }
 
     /// The rule by which turns are discarded, for the head of a table.
     #[must_use]
-    pub fn rule(&self) -> String {
+    pub fn rule() -> String {
         format!(
             "A turn is discarded when the relay waited for its CPU for more than \
-             {RUN_DELAY_PERCENT_MAX} % of its CPU time,\nbeyond {} ns for each wake-up, as measured \
-             on this CPU while idle",
-            grouped(self.wake_up_ns)
+             {RUN_DELAY_PERCENT_MAX} % of its length"
         )
     }
 }
@@ -149,7 +131,6 @@ pub struct Contestant {
     pub entrant: Entrant,
     lane: Lane,
     running: Running,
-    wake_up_ns: u64,
     /// What each session has added to the memory of the relay's process.
     pub bytes_per_session: Option<f64>,
 }
@@ -159,13 +140,9 @@ impl Contestant {
     ///
     /// # Errors
     /// There is no such relay, or it does not let every session in.
-    pub fn find(
-        arguments: &RunningArguments,
-        lane: LaneSettings,
-        cpus: &Cpus,
-    ) -> anyhow::Result<Self> {
+    pub fn find(arguments: &RunningArguments, lane: LaneSettings) -> anyhow::Result<Self> {
         let entrant = Entrant::new(Kind::Running, Tuning::default());
-        Self::open(entrant, lane, cpus, Some(arguments.origin), |origin| {
+        Self::open(entrant, lane, Some(arguments.origin), |origin| {
             Ok(Running::Found(Box::new(RunningRelay::find(arguments, origin)?)))
         })
     }
@@ -188,14 +165,13 @@ impl Contestant {
         };
         let sessions = lane.sessions;
         let start = |origin| Running::start(entrant, origin, program.as_ref(), sessions, cpus);
-        Self::open(entrant, lane, cpus, None, start).map(Some)
+        Self::open(entrant, lane, None, start).map(Some)
     }
 
     /// With the origin at an address of the kernel's choice unless one is given.
     fn open(
         entrant: Entrant,
         settings: LaneSettings,
-        cpus: &Cpus,
         origin: Option<SocketAddr>,
         start: impl FnOnce(SocketAddr) -> anyhow::Result<Running>,
     ) -> anyhow::Result<Self> {
@@ -212,8 +188,7 @@ impl Contestant {
         let grown = running.resident_bytes().zip(resident);
         let bytes_per_session = grown
             .map(|(after, before)| after.saturating_sub(before) as f64 / settings.sessions as f64);
-        let wake_up_ns = cpus.wake_up_ns;
-        Ok(Self { entrant, lane, running, wake_up_ns, bytes_per_session })
+        Ok(Self { entrant, lane, running, bytes_per_session })
     }
 
     /// Loads the relay for `length`.
@@ -221,7 +196,7 @@ impl Contestant {
     /// # Errors
     /// The relay has ended, or what the sockets report.
     pub fn take_turn(&mut self, flows: &[Flow], length: Duration) -> anyhow::Result<Turn> {
-        let Self { lane, running, wake_up_ns, .. } = self;
+        let Self { lane, running, .. } = self;
         running.rest()?;
         let io = running.io()?;
         running.rest()?;
@@ -231,7 +206,7 @@ impl Contestant {
         let passage = lane.run(flows, length, |second| {
             // A thread that has ended shows up as an error after the turn.
             if let Ok(now) = running.account() {
-                second.cpu_ns = now.cpu.since(&last.cpu).cpu_ns;
+                second.cpu_ns = now.since(&last).cpu_ns;
                 last = now;
             }
         })?;
@@ -239,14 +214,7 @@ impl Contestant {
         let after = running.account()?;
         let backlog_drops = measure::backlog_drops() - backlog_drops;
         let io = running.io()?.zip(io).map(|(after, before)| after.since(before));
-        Ok(Turn {
-            passage,
-            cpu: after.cpu.since(&before.cpu),
-            wake_ups: after.wake_ups.saturating_sub(before.wake_ups),
-            wake_up_ns: *wake_up_ns,
-            io,
-            backlog_drops,
-        })
+        Ok(Turn { passage, cpu: after.since(&before), io, backlog_drops })
     }
 
     /// The relay's own drop counters: why, and how many so far. Only Ringway has any.
@@ -317,17 +285,15 @@ impl Running {
         Ok(())
     }
 
-    fn account(&self) -> anyhow::Result<Account> {
-        let cpu = match self {
-            Self::Gate(gate) => gate.cpu()?,
+    fn account(&self) -> anyhow::Result<CpuReading> {
+        match self {
+            Self::Gate(gate) => gate.cpu(),
             Self::Nginx { nginx, softirqs } => {
-                CpuReading::of(&[nginx.worker()], softirqs).context("read the CPU time of nginx")?
+                CpuReading::of(&[nginx.worker()], softirqs).context("read the CPU time of nginx")
             }
-            Self::Found(relay) => relay.cpu()?,
-            Self::Nothing => CpuReading::default(),
-        };
-        let wake_ups = self.threads().into_iter().map(wake_ups).sum();
-        Ok(Account { cpu, wake_ups })
+            Self::Found(relay) => relay.cpu(),
+            Self::Nothing => Ok(CpuReading::default()),
+        }
     }
 
     fn io(&self) -> anyhow::Result<Option<IoCounts>> {
@@ -346,25 +312,6 @@ impl Running {
             Self::Nothing => None,
         }
     }
-}
-
-/// What the kernel has accounted so far.
-#[derive(Clone)]
-struct Account {
-    cpu: CpuReading,
-    wake_ups: u64,
-}
-
-/// How often the thread has gone to sleep of its own accord, to be woken again. 0 when it has ended.
-fn wake_ups(thread: ThreadId) -> u64 {
-    let path = format!("/proc/{}/task/{}/status", thread.pid, thread.tid);
-    wake_ups_in(&std::fs::read_to_string(path).unwrap_or_default())
-}
-
-fn wake_ups_in(status: &str) -> u64 {
-    let mut counts =
-        status.lines().filter_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    counts.next().and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The drop counters in Prometheus text.
@@ -388,10 +335,6 @@ pub struct Turn {
     pub passage: Passage,
     /// Of the relaying threads, with what the kernel did for them in threads of its own.
     pub cpu: CpuTime,
-    /// How often they went to sleep of their own accord.
-    pub wake_ups: u64,
-    /// The run delay that each wake-up may have.
-    pub wake_up_ns: u64,
     /// What Ringway counted.
     pub io: Option<IoCounts>,
     /// Packets that the kernel dropped before any receive queue, from whomever.
@@ -440,10 +383,9 @@ impl std::fmt::Display for Fault {
             Self::BacklogDrops(drops) => {
                 write!(f, "the kernel dropped {drops} packets above net.core.netdev_max_backlog")
             }
-            Self::RunDelay { percent } => write!(
-                f,
-                "something else ran on the relay's CPU: run delay {percent:.1} % above its wake-ups"
-            ),
+            Self::RunDelay { percent } => {
+                write!(f, "something else ran on the relay's CPU: run delay {percent:.1} %")
+            }
         }
     }
 }
@@ -467,22 +409,14 @@ impl Turn {
         if self.backlog_drops > 0 {
             return Some(Fault::BacklogDrops(self.backlog_drops));
         }
-        let percent = self.excess_run_delay_percent();
+        let percent = self.run_delay_percent();
         (percent > RUN_DELAY_PERCENT_MAX).then_some(Fault::RunDelay { percent })
     }
 
-    /// Run delay, that of wake-ups included, as a share of the CPU time.
+    /// Run delay, as a share of the turn's length.
     #[must_use]
     pub fn run_delay_percent(&self) -> f64 {
-        self.cpu.delay_share() * 100.0
-    }
-
-    /// Run delay above the allowance for wake-ups, as a share of the CPU time.
-    #[must_use]
-    pub fn excess_run_delay_percent(&self) -> f64 {
-        let allowed_ns = self.wake_ups * self.wake_up_ns;
-        let excess_ns = self.cpu.run_delay_ns.saturating_sub(allowed_ns);
-        excess_ns as f64 * 100.0 / self.cpu.cpu_ns.max(1) as f64
+        self.cpu.run_delay_ns as f64 * 100.0 / self.passage.elapsed_ns.max(1) as f64
     }
 
     /// Share of the packets due in the turn that left in it.
@@ -548,22 +482,16 @@ pub(crate) mod tests {
             sessions: Vec::new(),
         };
         let cpu = CpuTime { cpu_ns: received * 3_000, run_delay_ns: 0 };
-        Turn { passage, cpu, wake_ups: received, wake_up_ns: 2_000, io: None, backlog_drops: 0 }
+        Turn { passage, cpu, io: None, backlog_drops: 0 }
     }
 
     #[test]
-    fn the_delay_of_each_wake_up_is_no_disturbance() {
+    fn a_turn_in_which_the_relay_waited_for_its_cpu_does_not_count() {
         let mut turn = turn(1_000, 1_000);
-        turn.cpu.run_delay_ns = 1_000 * turn.wake_up_ns;
+        turn.cpu.run_delay_ns = SECOND / 50;
         assert_eq!(turn.fault(), None);
-        turn.cpu.run_delay_ns += turn.cpu.cpu_ns / 10;
+        turn.cpu.run_delay_ns = SECOND / 10;
         assert_eq!(turn.fault(), Some(Fault::RunDelay { percent: 10.0 }));
-    }
-
-    #[test]
-    fn only_switches_that_a_thread_wanted_are_wake_ups() {
-        let status = "Name:\tx\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t9\n";
-        assert_eq!(wake_ups_in(status), 12);
     }
 
     #[test]

@@ -408,7 +408,7 @@ fn print_head(outcome: &Outcome, arguments: &OverloadArguments, cpus: &Cpus) {
         "Limits: delivered at least {DELIVERED_PERCENT_MIN} % of capacity; \
          each other session loses at most {LOSS_PERCENT_MAX} %"
     );
-    println!("{}", cpus.rule());
+    println!("{}", Cpus::rule());
     println!("Queue overflows are counted as {QUEUE_OVERFLOWS}");
     println!();
     println!(

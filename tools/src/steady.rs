@@ -281,7 +281,7 @@ fn measure(row: Row, arguments: &SteadyArguments, cpus: &Cpus) -> anyhow::Result
     let mut absent = Vec::new();
     for entrant in &row.entrants {
         if entrant.kind == Kind::Running {
-            contestants.push(Contestant::find(&arguments.running, row.lane, cpus)?);
+            contestants.push(Contestant::find(&arguments.running, row.lane)?);
             continue;
         }
         match Contestant::start(*entrant, row.lane, cpus)? {
@@ -434,8 +434,6 @@ fn add_costs(cell: &mut Cell, line: &Line) {
         cell.add(name::CPU_PERCENT, "%", Better::Lower, cpu);
         let delay = line.all(Turn::run_delay_percent);
         cell.add(name::RUN_DELAY_PERCENT, "%", Better::Lower, delay);
-        let excess = line.all(Turn::excess_run_delay_percent);
-        cell.add("excess_run_delay_percent", "%", Better::Lower, excess);
     }
     cell.add(name::OFFERED_PPS, "1/s", Better::Neither, line.all(Turn::offered_pps));
     cell.add(name::DELIVERED_PPS, "1/s", Better::Higher, line.all(Turn::delivered_pps));

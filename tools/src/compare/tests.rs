@@ -141,7 +141,6 @@ fn the_tail_and_the_run_delay_are_shown_and_not_judged() {
         "lateness_max",
         "setup_max",
         "run_delay_percent",
-        "excess_run_delay_percent",
     ] {
         let finding = risen(figure);
         assert!(finding.is_fine && finding.text.contains("not judged"), "{}", finding.text);

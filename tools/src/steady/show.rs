@@ -16,8 +16,8 @@ pub(super) fn print_head(outcome: &Outcome, arguments: &SteadyArguments, cpus: &
         "Ringway with --shards {}, limits per source raised; see the JSON for all flags",
         arguments.shards
     );
-    println!("{}", cpus.rule());
-    println!("delay: run delay in per cent of the CPU time, all of it; excess: beyond wake-ups");
+    println!("{}", Cpus::rule());
+    println!("delay: run delay in per cent of the turn");
     println!(
         "ns/pkt: CPU time of the relaying threads per packet that came out, wake-ups included"
     );
@@ -32,7 +32,7 @@ pub(super) fn print_row(measured: &Measured) {
     println!();
     println!("{}", measured.row.title);
     println!(
-        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>6} {:>7}",
+        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>7}",
         "relay",
         "ns/pkt",
         "lowest",
@@ -42,7 +42,6 @@ pub(super) fn print_row(measured: &Measured) {
         "lost",
         "reord",
         "delay",
-        "excess",
         "rounds"
     );
     for line in &measured.lines {
@@ -74,7 +73,7 @@ fn print_costs(line: &Line) {
     let cpu = line.all(|turn| turn.cpu.cpu_ns as f64 * 100.0 / turn.passage.elapsed_ns as f64);
     let sum = |of: fn(&Turn) -> u64| grouped(line.good().map(|(_, turn)| of(turn)).sum());
     println!(
-        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>6} {:>7}",
+        "{:<14} {:>7} {:>7} {:>7} {:>5} {:>11} {:>9} {:>6} {:>6} {:>7}",
         line.entrant.label(),
         number(median(&costs)),
         number(lowest),
@@ -84,7 +83,6 @@ fn print_costs(line: &Line) {
         sum(Turn::lost),
         sum(|turn| turn.passage.tally.reordered),
         percent(median(&line.all(Turn::run_delay_percent)), 1),
-        percent(median(&line.all(Turn::excess_run_delay_percent)), 1),
         format!("{}/{}", line.good().count(), line.turns.len()),
     );
 }

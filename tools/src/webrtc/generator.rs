@@ -124,7 +124,6 @@ struct Client {
     location: Option<String>,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly every client is in the large one")]
 enum State {
     /// Not begun, or asked and not answered.
     Asking,
