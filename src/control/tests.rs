@@ -18,6 +18,7 @@ use super::directory::fixtures::{request, session, stream};
 use super::http::Peer;
 use super::*;
 use crate::mailbox::mailbox;
+use crate::shard::OriginId;
 use crate::shard::command::{
     EndReason, Event, Flow, ProtocolView, Role, RtcId, SessionView, SrtView, State as Stage,
     Traffic, WebRtcView,
