@@ -604,6 +604,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_lost_his_session_with_his_origin_finds_another_when_he_comes_back() {
+        let mut relay = Relay::with_origin();
+        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
+        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
+        relay.established(0, 1);
+        relay.ended(0, 1, EndReason::OriginGone);
+        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
+        assert_ne!(first, second);
+    }
+
+    #[test]
     fn what_an_origin_refuses_is_nothing_against_it() {
         let mut relay = Relay::with_origin();
         relay.pick(0, 1);

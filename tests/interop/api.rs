@@ -194,6 +194,25 @@ fn a_stream_whose_origin_is_down_is_taken_by_another_at_the_next_attempt() {
 }
 
 #[test]
+fn an_origin_that_dies_between_two_sessions_is_found_out_before_the_next() {
+    let (dying, living) = (Origin::start(), Origin::start());
+    let flags = [dying.flag("dying"), living.flag("living")];
+    let check = ["--origin-check", "100ms"];
+    let relay = Ringway::start(&[check, ["--origin", &flags[0]], ["--origin", &flags[1]]].concat());
+    let up = || {
+        ["dying", "living"]
+            .map(|name| relay.metric(&format!("ringway_origin_up{{origin=\"{name}\"}}")))
+    };
+    assert_eq!(up(), [1.0, 1.0]);
+    drop(dying);
+    eventually("checks find out", || (up() == [0.0, 1.0]).then_some(()));
+    for id in 1..=8 {
+        let (_socket, told) = attempt(relay.srt, id);
+        assert!(matches!(told, Told::Connected { .. }), "{told:?}");
+    }
+}
+
+#[test]
 fn sessions_of_one_client_are_counted_over_all_shards_and_an_ended_one_makes_room() {
     let origin = Origin::start();
     let flags = ["--shards", "2", "--sessions-per-source", "10", "--origin", &origin.flag("a")];

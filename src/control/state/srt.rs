@@ -85,8 +85,11 @@ impl State {
         traffic: Traffic,
         age: Duration,
     ) {
+        // Whoever comes back at once must not be sent to where his session has just died.
+        let found_nobody =
+            matches!(reason, EndReason::Refused(Rejection::BadGateway) | EndReason::OriginGone);
         if let Some(session) = self.over(now, id.into(), reason, traffic, age)
-            && reason == EndReason::Refused(Rejection::BadGateway)
+            && found_nobody
         {
             self.origin_failed(now, session.origin, session.kind);
         }
