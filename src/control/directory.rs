@@ -137,7 +137,7 @@ impl Directory {
         }
         let is_unknown = origin.key_length.is_none() && !self.schedule.decides();
         if change != Change::Heartbeat || is_unknown {
-            self.schedule.hurry(now, id);
+            self.schedule.welcome(now, id);
         }
         change
     }
@@ -177,7 +177,7 @@ impl Directory {
             is_draining: false,
         };
         self.origins.insert(id, origin);
-        self.schedule.hurry(now, id);
+        self.schedule.welcome(now, id);
         id
     }
 

@@ -27,13 +27,29 @@ impl Schedule {
         Self { plan, ..Self::default() }
     }
 
+    /// An origin has just spoken for itself, or been configured: its SRT listener is asked at once,
+    /// because callers need its key length, and its API when its turn comes.
+    pub(super) fn welcome(&mut self, now: Instant, origin: OriginId) {
+        self.want(now, origin, Kind::Srt);
+        if let Some(interval) = self.interval(Kind::WebRtc) {
+            let wait = self.spread(interval, origin, Kind::WebRtc);
+            if !self.under_way.contains_key(&(origin, Kind::WebRtc)) {
+                self.wait_until(now + wait, origin, Kind::WebRtc);
+            }
+        }
+    }
+
     /// Wants an origin checked at once. It has one turn, whoever wants it.
     pub(super) fn hurry(&mut self, now: Instant, origin: OriginId) {
         for kind in CHECKED {
-            match self.under_way.get_mut(&(origin, kind)) {
-                Some(is_wanted_again) => *is_wanted_again = true,
-                None => self.wait_until(now, origin, kind),
-            }
+            self.want(now, origin, kind);
+        }
+    }
+
+    fn want(&mut self, now: Instant, origin: OriginId, kind: Kind) {
+        match self.under_way.get_mut(&(origin, kind)) {
+            Some(is_wanted_again) => *is_wanted_again = true,
+            None => self.wait_until(now, origin, kind),
         }
     }
 
@@ -170,6 +186,14 @@ mod tests {
         assert_eq!(start_due(&mut schedule, now + 9 * INTERVAL), []);
         schedule.finish(now, ORIGIN, Kind::Srt, false);
         assert_eq!(start_due(&mut schedule, now), [Kind::Srt], "it was wanted again meanwhile");
+    }
+
+    #[test]
+    fn the_api_of_an_origin_that_has_just_come_is_asked_when_its_turn_comes() {
+        let (mut schedule, now) = (schedule(), Instant::now());
+        schedule.welcome(now, ORIGIN);
+        assert_eq!(start_due(&mut schedule, now), [Kind::Srt]);
+        assert_eq!(start_due(&mut schedule, now + INTERVAL * 6 / 5), [Kind::WebRtc]);
     }
 
     #[test]

@@ -604,6 +604,17 @@ mod tests {
     }
 
     #[test]
+    fn a_caller_that_is_taken_elsewhere_gets_another_origin_and_counts_once() {
+        let mut relay = Relay::with_origin();
+        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
+        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
+        relay.ended(0, 1, EndReason::TakenElsewhere);
+        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
+        assert_ne!(first, second);
+        assert_eq!(relay.state.directory.sessions_count(), 1);
+    }
+
+    #[test]
     fn whoever_lost_his_session_with_his_origin_finds_another_when_he_comes_back() {
         let mut relay = Relay::with_origin();
         relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();

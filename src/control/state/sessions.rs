@@ -116,6 +116,7 @@ fn code(reason: EndReason) -> Option<u32> {
         | EndReason::ClientIdle
         | EndReason::OriginIdle
         | EndReason::OriginGone
+        | EndReason::TakenElsewhere
         | EndReason::Superseded
         | EndReason::PendingOverflow
         | EndReason::DtlsClosed

@@ -86,8 +86,12 @@ impl State {
         age: Duration,
     ) {
         // Whoever comes back at once must not be sent to where his session has just died.
-        let found_nobody =
-            matches!(reason, EndReason::Refused(Rejection::BadGateway) | EndReason::OriginGone);
+        let found_nobody = matches!(
+            reason,
+            EndReason::Refused(Rejection::BadGateway)
+                | EndReason::TakenElsewhere
+                | EndReason::OriginGone
+        );
         if let Some(session) = self.over(now, id.into(), reason, traffic, age)
             && found_nobody
         {
