@@ -35,6 +35,11 @@ impl Health {
         service.down.filter(|_| service.is_down(now)).map(|down| down.sign)
     }
 
+    /// When it was last found wanting: where all are down, the one that answers best is known by it.
+    pub(super) fn failed_at(&self, kind: Kind) -> Option<Instant> {
+        self.service(kind).failed_at
+    }
+
     /// Whether the next check decides something, so that it should not wait for its usual turn.
     pub(super) fn is_wavering(&self, kind: Kind) -> bool {
         let Service { streak, down, .. } = self.service(kind);
@@ -55,6 +60,7 @@ impl Health {
     pub(super) fn failed(&mut self, now: Instant, kind: Kind, sign: Sign) -> Option<Turn> {
         let service = self.service_mut(kind);
         service.settle(now);
+        service.failed_at = Some(now);
         match service.down {
             None => Some(service.fall(now, sign)),
             Some(_) => {
@@ -153,6 +159,7 @@ struct Service {
     strikes: u8,
     /// Since its last fall was over; `None` while there was none.
     up_since: Option<Instant>,
+    failed_at: Option<Instant>,
     /// Somebody checks it, so it is not up again before that says so.
     is_checked: bool,
 }
@@ -172,6 +179,9 @@ impl Service {
     fn checked(&mut self, now: Instant, result: Result<(), Sign>) -> Option<Turn> {
         let settled = self.settle(now);
         self.is_checked = true;
+        if result.is_err() {
+            self.failed_at = Some(now);
+        }
         match (self.down, result) {
             (None, Ok(())) | (Some(_), Err(_)) => self.streak = 0,
             (None, Err(sign)) => {

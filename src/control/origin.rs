@@ -107,6 +107,11 @@ impl Origin {
         self.health.is_failing(kind, now)
     }
 
+    /// When a check or a session of that kind last found nobody there.
+    pub fn failed_at(&self, kind: Kind) -> Option<Instant> {
+        self.health.failed_at(kind)
+    }
+
     /// What speaks against it for that kind.
     pub(super) fn sign(&self, kind: Kind, now: Instant) -> Option<Sign> {
         self.health.sign(kind, now)

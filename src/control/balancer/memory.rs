@@ -6,7 +6,8 @@
 //! members in one process only.
 //!
 //! An origin that answers no handshakes is no reason to lose a stream while another answers:
-//! unless media flows in a session of it, the stream moves. Where none answers, all are tried.
+//! unless media flows in a session of it, the stream moves. Where none answers, all are tried, the
+//! one whose last failure is the longest ago first.
 //! One that is being emptied or is full gets no new streams, come what may, but still the sessions
 //! of those that it has.
 //!
@@ -43,7 +44,7 @@ pub(super) fn pick<'a>(
         .or_else(|| bonded(directory, wish).filter(|origin| is_alive(origin)))
         .or_else(|| least_loaded(directory, wish, is_eligible))
         .or_else(|| kept.map(|(origin, _)| origin))
-        .or_else(|| least_loaded(directory, wish, is_open))
+        .or_else(|| least_recently_failed(directory, wish, is_open))
         .filter(|origin| origin.takes(wish.kind))
 }
 
@@ -83,7 +84,7 @@ fn kept<'a>(directory: &'a Directory, now: Instant, wish: &Wish<'_>) -> Option<(
         None
     } else if stream.is_established() {
         Some((origin, Hold::Firm))
-    } else if stream.is_idle() && !is_open {
+    } else if stream.is_idle() && (!is_open || origin.is_failing(wish.kind, now)) {
         None
     } else if origin.is_failing(wish.kind, now) {
         // Callers that try again and again must not bind each other to it.
@@ -109,6 +110,21 @@ fn least_loaded<'a>(
     let stream = wish.stream.as_str();
     directory.origins().filter(|origin| is_eligible(origin) && origin.takes(wish.kind)).min_by_key(
         |origin| (origin.sessions(), Reverse(weight(stream, signalled_address(origin)))),
+    )
+}
+
+/// The last resort. Whoever tries again and again meets them one after the other.
+fn least_recently_failed<'a>(
+    directory: &'a Directory,
+    wish: &Wish<'_>,
+    is_eligible: impl Fn(&Origin) -> bool,
+) -> Option<&'a Origin> {
+    let stream = wish.stream.as_str();
+    directory.origins().filter(|origin| is_eligible(origin) && origin.takes(wish.kind)).min_by_key(
+        |origin| {
+            let weight = Reverse(weight(stream, signalled_address(origin)));
+            (origin.failed_at(wish.kind), origin.sessions(), weight)
+        },
     )
 }
 
@@ -317,14 +333,19 @@ mod tests {
     }
 
     #[test]
-    fn where_every_origin_fails_streams_keep_theirs_and_new_ones_are_spread() {
+    fn where_every_origin_fails_streams_in_use_keep_theirs_and_others_try_all_in_turn() {
         let now = Instant::now();
+        let at = |seconds| now + std::time::Duration::from_secs(seconds);
         let (mut directory, failing, other) = one_failing(now);
-        directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
-        directory.close(now, session(1));
-        directory.origin_failed(now, other, Kind::Srt);
-        assert_eq!(choose(&directory, now, "live/a"), Some(failing));
-        assert!(choose(&directory, now, "live/b").is_some());
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), other);
+        directory.origin_failed(at(1), other, Kind::Srt);
+        assert_eq!(choose(&directory, at(1), "live/a"), Some(other));
+        assert_eq!(choose(&directory, at(1), "live/b"), Some(failing));
+        directory.origin_failed(at(2), failing, Kind::Srt);
+        assert_eq!(choose(&directory, at(2), "live/b"), Some(other));
+        directory.close(at(2), session(1));
+        directory.origin_failed(at(3), other, Kind::Srt);
+        assert_eq!(choose(&directory, at(3), "live/a"), Some(failing));
     }
 
     #[test]
