@@ -68,9 +68,11 @@ pub(super) fn origins(answer: &Value, width: Option<u16>) -> String {
         number("API", |origin| port(origin, "api")).shown_from(96),
         text("STATE", |origin| scalar(origin, "/state")),
         number("SESSIONS", |origin| scalar(origin, "/sessions")),
+        number("CAPACITY", |origin| scalar(origin, "/capacity")).shown_from(96),
         number("HEARTBEAT", |origin| shown(origin, "/last_seen_seconds", age)),
         text("TAKES", |origin| joined(origin, "/takes")).shown_from(120),
         long_text("SERVER", |origin| scalar(origin, "/server")).shown_from(112),
+        long_text("REASON", |origin| scalar(origin, "/reason")),
     ];
     list(answer, "origins", COLUMNS, width)
 }
@@ -378,7 +380,10 @@ mod tests {
                 "endpoints": {"srt": ["udp://:10080"], "rtc": ["8000"], "api": []},
                 "static": false, "last_seen_seconds": 4.2, "server": "vid-494121g",
             },
-            {"id": 1, "name": "b", "ip": "::1", "state": "expired", "sessions": 0, "static": true},
+            {
+                "id": 1, "name": "b", "ip": "::1", "state": "down", "sessions": 0, "static": true,
+                "reason": "heartbeat stopped",
+            },
         ]});
         let rows = |width| -> Vec<Vec<String>> {
             let table = origins(&answer, Some(width));
@@ -386,12 +391,12 @@ mod tests {
             table.lines().map(words).collect()
         };
         let at_80 = [
-            "NAME IP SRT STATE SESSIONS HEARTBEAT",
-            "a 10.0.0.5 10080 up 12 4s",
-            "b ::1 - expired 0 -",
+            "NAME IP SRT STATE SESSIONS HEARTBEAT REASON",
+            "a 10.0.0.5 10080 up 12 4s -",
+            "b ::1 - down 0 - heartbeat stopped",
         ];
         assert_eq!(rows(80).iter().map(|row| row.join(" ")).collect::<Vec<_>>(), at_80);
-        assert_eq!(rows(132)[1].join(" "), "a 10.0.0.5 10080 8000 up 12 4s vid-494121g");
+        assert_eq!(rows(132)[1].join(" "), "a 10.0.0.5 10080 8000 up 12 4s vid-494121g -");
     }
 
     #[test]

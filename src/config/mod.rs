@@ -45,6 +45,8 @@ pub struct Config {
     pub origins: Vec<StaticOrigin>,
     /// `--origin-ttl`
     pub origin_ttl: Duration,
+    /// `--origin-check`: how often origins are checked; `None` (typed `off`): never
+    pub origin_check: Option<Duration>,
     /// `--balancer`
     pub balancer: BalancerChoice,
     /// `--engine`
@@ -204,6 +206,8 @@ pub struct StaticOrigin {
     pub host: HostHeader,
     /// `direct=`: the UDP port for clients without signalling
     pub direct: Option<u16>,
+    /// `capacity=`: sessions from which on it gets no new streams
+    pub capacity: Option<u32>,
 }
 
 impl StaticOrigin {
@@ -218,6 +222,7 @@ impl StaticOrigin {
             path: None,
             host: HostHeader::default(),
             direct: None,
+            capacity: None,
         }
     }
 }
@@ -339,6 +344,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             origins: Vec::new(),
             origin_ttl: Duration::from_secs(300),
+            origin_check: Some(Duration::from_secs(5)),
             balancer: BalancerChoice::Memory,
             engine: EngineChoice::Auto,
             cpus: None,

@@ -30,7 +30,7 @@ fn origin(text: &str) -> Result<StaticOrigin, BadValue> {
     let bad = |problem: String| BadValue::new(text, problem, ORIGIN_EXAMPLE);
     let (mut name, mut ip) = (None, None);
     let (mut srt, mut rtc, mut api, mut direct) = (None, None, None, None);
-    let (mut path, mut host) = (None, None);
+    let (mut path, mut host, mut capacity) = (None, None, None);
     for part in text.split(',').map(str::trim) {
         let Some((key, value)) = part.split_once('=') else {
             return Err(bad(format!("holds {part:?}, which is not KEY=VALUE")));
@@ -45,6 +45,7 @@ fn origin(text: &str) -> Result<StaticOrigin, BadValue> {
             "path" => path.replace(endpoint_path(value)?).is_some(),
             "host" => host.replace(word(value, HOSTS)?).is_some(),
             "direct" => direct.replace(number(value, 1, u16::MAX)?).is_some(),
+            "capacity" => capacity.replace(number(value, 1, CAPACITY_MAX)?).is_some(),
             _ => return Err(bad(format!("holds the unknown key {key:?}"))),
         };
         if is_again {
@@ -56,7 +57,7 @@ fn origin(text: &str) -> Result<StaticOrigin, BadValue> {
     };
     let name = name.unwrap_or_else(|| ip.to_string());
     let host = host.unwrap_or_default();
-    Ok(StaticOrigin { name, ip, srt, rtc, api, path, host, direct })
+    Ok(StaticOrigin { name, ip, srt, rtc, api, path, host, direct, capacity })
 }
 
 /// Reads the path of WHIP and WHEP endpoints, a query behind it included. What it may hold are the
@@ -148,16 +149,22 @@ pub(super) fn show_origin(origin: &StaticOrigin) -> String {
     if origin.host != HostHeader::default() {
         text.push_str(&format!(",host={}", show_word(origin.host, HOSTS)));
     }
+    if let Some(capacity) = origin.capacity {
+        text.push_str(&format!(",capacity={capacity}"));
+    }
     text
 }
 
 const ORIGIN_NAME_MAX: usize = 64;
 
+/// More than a relay has sessions.
+const CAPACITY_MAX: u32 = 1_048_576;
+
 /// Of a path with its placeholders; stream names come on top.
 const PATH_MAX: usize = 512;
 
 const ORIGIN_EXAMPLE: &str =
-    "name=a,ip=10.0.0.5,srt=10080 (optional: name, srt, rtc, api, path, host, direct)";
+    "name=a,ip=10.0.0.5,srt=10080 (optional: name, srt, rtc, api, path, host, direct, capacity)";
 
 const HOSTS: &[(&str, HostHeader)] =
     &[("client", HostHeader::Client), ("origin", HostHeader::Origin)];
@@ -180,7 +187,7 @@ mod tests {
     #[test]
     fn origins_are_read_and_shown() {
         let text = "name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985,direct=8001,\
-                    path=/rtc/v1/{kind}/?app={app}&stream={stream},host=origin";
+                    path=/rtc/v1/{kind}/?app={app}&stream={stream},host=origin,capacity=500";
         let read = origins(&format!("{text}; name=b , ip = 10.0.0.6, host=client;")).unwrap();
         assert_eq!(show_origin(&read[0]), text);
         assert_eq!(show_origin(&read[1]), "name=b,ip=10.0.0.6");
@@ -216,6 +223,7 @@ mod tests {
             ("ip=10.0.0.5,srt=0", "is out of bounds"),
             ("ip=10.0.0.5,srt=65536", "is out of bounds"),
             ("ip=10.0.0.5,direct=0", "is out of bounds"),
+            ("ip=10.0.0.5,capacity=0", "is out of bounds"),
             ("ip=10.0.0.5,name=", "is not a name for an origin"),
             ("ip=10.0.0.5,name=a b", "is not a name for an origin"),
             ("ip=10.0.0.5;ip=10.0.0.5,srt=1", "is a second origin named 10.0.0.5"),

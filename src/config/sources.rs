@@ -416,7 +416,7 @@ fn engine_cannot_gather(resolved: &Resolved) -> Result<(), ConfigError> {
         "{} is {} and {} is tokio-uring, which never waits for several datagrams; leave one of \
          them out, or take another engine",
         resolved.named("batch-wait"),
-        values::show_batch_wait(batch_wait),
+        values::show_duration_or_off(batch_wait),
         resolved.named("engine"),
     )))
 }

@@ -123,22 +123,36 @@ pub(super) fn show_duration(duration: Duration) -> String {
 
 /// Reads how long datagrams are gathered, or `off` as not at all.
 pub(super) fn batch_wait(text: &str) -> Result<Option<Duration>, BadValue> {
+    duration_or_off(text, BATCH_WAIT_MIN, BATCH_WAIT_MAX, "250us")
+}
+
+/// Reads how often origins are checked, or `off` as never.
+pub(super) fn origin_check(text: &str) -> Result<Option<Duration>, BadValue> {
+    duration_or_off(text, ORIGIN_CHECK_MIN, ORIGIN_CHECK_MAX, "5s")
+}
+
+fn duration_or_off(
+    text: &str,
+    min: Duration,
+    max: Duration,
+    example: &str,
+) -> Result<Option<Duration>, BadValue> {
     if text == "off" {
         return Ok(None);
     }
-    duration(text, BATCH_WAIT_MIN, BATCH_WAIT_MAX).map(Some).map_err(|error| BadValue {
+    duration(text, min, max).map(Some).map_err(|error| BadValue {
         instead: format!(
-            "off, or a duration from {} to {} such as 250us",
-            show_duration(BATCH_WAIT_MIN),
-            show_duration(BATCH_WAIT_MAX)
+            "off, or a duration from {} to {} such as {example}",
+            show_duration(min),
+            show_duration(max)
         ),
         ..error
     })
 }
 
-/// The inverse of [`batch_wait`].
-pub(super) fn show_batch_wait(wait: Option<Duration>) -> String {
-    wait.map_or_else(|| "off".to_owned(), show_duration)
+/// The inverse of [`batch_wait`] and [`origin_check`].
+pub(super) fn show_duration_or_off(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "off".to_owned(), show_duration)
 }
 
 /// Reads one of the words of `words`.
@@ -402,6 +416,12 @@ const BATCH_WAIT_MIN: Duration = Duration::from_micros(10);
 /// More than this of added delay is a good part of what a network adds, and gains next to nothing:
 /// a wake-up is then shared by hundreds of datagrams already.
 const BATCH_WAIT_MAX: Duration = Duration::from_millis(2);
+
+/// A check takes a socket and some of the origin's time.
+const ORIGIN_CHECK_MIN: Duration = Duration::from_millis(100);
+
+/// More seldom, a check finds out nothing that sessions have not.
+const ORIGIN_CHECK_MAX: Duration = Duration::from_secs(3_600);
 
 /// RFC 1035, section 2.3.4: a name has at most 255 octets, 253 of them as text.
 const HOST_NAME_MAX: usize = 253;

@@ -57,6 +57,8 @@ impl Api {
             .route("/api/v1/srs/register", post(register))
             .route("/api/v1/versions", get(versions))
             .route("/api/v1/origins", get(origins))
+            .route("/api/v1/origins/{id}/drain", post(drain_origin))
+            .route("/api/v1/origins/{id}/undrain", post(undrain_origin))
             .route("/api/v1/streams", get(streams))
             .route("/api/v1/sessions", get(sessions))
             .route("/api/v1/sessions/{id}", get(session).delete(close_session))
@@ -239,6 +241,42 @@ async fn origins(State(api): State<Api>, _: Operator) -> Result<Json<Value>, Pro
     Ok(Json(json!({ "origins": origins })))
 }
 
+/// It keeps its sessions and gets no new streams.
+async fn drain_origin(
+    State(api): State<Api>,
+    _: Operator,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    set_draining(&api, id, true).await
+}
+
+async fn undrain_origin(
+    State(api): State<Api>,
+    _: Operator,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    set_draining(&api, id, false).await
+}
+
+async fn set_draining(
+    api: &Api,
+    id: Result<Path<String>, PathRejection>,
+    is_draining: bool,
+) -> Result<StatusCode, Problem> {
+    let no_origin = |id: &str| {
+        let detail = format!("there is no origin {id}: GET /api/v1/origins shows all");
+        Problem::new(StatusCode::NOT_FOUND, detail)
+    };
+    let Ok(Path(id)) = id else {
+        return Err(no_origin("of that name"));
+    };
+    let name = id.clone();
+    match api.ask_or_fail(|reply| Ask::DrainOrigin { name, is_draining, reply }).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(no_origin(&id)),
+    }
+}
+
 async fn streams(State(api): State<Api>, _: Operator) -> Result<Json<Value>, Problem> {
     let ask = |reply| Ask::Streams { limit: STREAMS_SHOWN_MAX, reply };
     let (streams, total) = api.ask_or_fail(ask).await?;
@@ -362,7 +400,7 @@ async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Problem> {
             Err(Problem::unavailable("draining: the relay is quitting and takes no new sessions"))
         }
         Readiness::NoOrigin => {
-            let detail = "no live origin: let one register, or name one with --origin";
+            let detail = "no live origin that takes new streams: let one register, or name one with --origin";
             Err(Problem::unavailable(detail))
         }
     }

@@ -25,6 +25,8 @@ pub(super) enum Ask {
     RegistrationRefused { peer: IpAddr, detail: String },
     /// All origins.
     Origins { reply: oneshot::Sender<Vec<OriginEntry>> },
+    /// An origin, by its name or number, is to get no new streams, or some again. Answers whether there is one.
+    DrainOrigin { name: String, is_draining: bool, reply: oneshot::Sender<bool> },
     /// The streams in use, then others up to a limit, and the number of all.
     Streams { limit: usize, reply: oneshot::Sender<(Vec<StreamEntry>, usize)> },
     /// A page of one shard's sessions.

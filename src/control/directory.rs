@@ -11,9 +11,10 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use super::boxes::Boxes;
-use super::health::Health;
-use super::origin::{Change, Conflict, Lifetime, ORIGINS_MAX, Origin, Seen, Special};
+use super::health::{Health, Sign, Turn};
+use super::origin::{Change, Conflict, Kind, Lifetime, ORIGINS_MAX, Origin, Seen, Special, State};
 use super::registration::{Endpoint, Endpoints, Registration};
+use super::schedule::{Check, Found, Plan, Schedule};
 use super::session_id::SessionId;
 use super::stream::Stream;
 use crate::config::StaticOrigin;
@@ -35,15 +36,14 @@ pub struct Directory {
     sessions: Boxes<SessionId, Session>,
     /// Bonding groups with a session, and how many they have.
     groups: HashMap<GroupId, (OriginId, u32)>,
-    /// Origins to be asked for their key length, by when.
-    probes: BTreeSet<(Instant, OriginId)>,
+    schedule: Schedule,
     /// What was configured for origins that register.
     overrides: Vec<StaticOrigin>,
 }
 
 impl Directory {
-    /// A directory of `origins` that never expire.
-    pub fn new(now: Instant, origins: &[StaticOrigin], origin_ttl: Duration) -> Self {
+    /// A directory of `origins` that never expire, and are checked as `plan` says.
+    pub fn new(now: Instant, origins: &[StaticOrigin], origin_ttl: Duration, plan: Plan) -> Self {
         let mut directory = Self {
             origins: BTreeMap::new(),
             next_origin: 0,
@@ -53,7 +53,7 @@ impl Directory {
             streams_max: STREAMS_MAX,
             sessions: Boxes::new(),
             groups: HashMap::new(),
-            probes: BTreeSet::new(),
+            schedule: Schedule::new(plan),
             overrides: origins.iter().filter(|origin| !is_origin(origin)).cloned().collect(),
         };
         for origin in origins.iter().filter(|origin| is_origin(origin)) {
@@ -133,11 +133,11 @@ impl Directory {
         *older = seen;
         origin.is_expired = false;
         if change != Change::Heartbeat {
-            // What is known of the process before says nothing of this one.
-            origin.health = Health::default();
+            origin.health.restarted(now);
         }
-        if change != Change::Heartbeat || origin.key_length.is_none() {
-            self.probe_at(now, id);
+        let is_unknown = origin.key_length.is_none() && !self.schedule.decides();
+        if change != Change::Heartbeat || is_unknown {
+            self.schedule.welcome(now, id);
         }
         change
     }
@@ -174,9 +174,10 @@ impl Directory {
             sessions: 0,
             key_length: None,
             health: Health::default(),
+            is_draining: false,
         };
         self.origins.insert(id, origin);
-        self.probe_at(now, id);
+        self.schedule.welcome(now, id);
         id
     }
 
@@ -200,48 +201,125 @@ impl Directory {
         origin.is_alive(now, self.origin_ttl)
     }
 
-    /// Whether new streams do go to `origin`: it lives, and the last who tried it were answered.
-    pub fn is_healthy(&self, origin: &Origin, now: Instant) -> bool {
-        self.is_alive(origin, now) && !origin.is_failing(now)
+    /// Whether new streams may go to `origin` where none that is in order is left: it lives, is not
+    /// being emptied and has room.
+    pub fn is_open(&self, origin: &Origin, now: Instant) -> bool {
+        self.is_alive(origin, now) && !origin.is_draining() && !origin.is_full()
     }
 
-    /// At most `limit` live origins that are to be asked for their key length now. Each is given
-    /// out once until [`Self::probed`]; an expired one not before it returns.
-    pub fn take_due_probes(&mut self, now: Instant, limit: usize) -> Vec<(OriginId, SocketAddr)> {
+    /// Whether new streams of `kind` do go to `origin`: nothing speaks against it.
+    pub fn is_eligible(&self, origin: &Origin, kind: Kind, now: Instant) -> bool {
+        self.is_open(origin, now) && !origin.is_failing(kind, now)
+    }
+
+    /// Whether all that keeps a new stream of `kind` out is that every origin has as many sessions
+    /// as it may.
+    pub fn is_full(&self, kind: Kind, now: Instant) -> bool {
+        let mut takers = self
+            .origins()
+            .filter(|origin| self.is_alive(origin, now) && origin.takes(kind))
+            .filter(|origin| !origin.is_draining())
+            .peekable();
+        takers.peek().is_some() && takers.all(Origin::is_full)
+    }
+
+    /// What an origin is, all in all.
+    pub fn state(&self, origin: &Origin, now: Instant) -> State {
+        let is_failing = |kind| origin.is_failing(kind, now);
+        let mut kinds = Kind::ALL.into_iter().filter(|kind| origin.takes(*kind)).peekable();
+        let is_deaf = kinds.peek().is_some() && kinds.all(is_failing);
+        if !self.is_alive(origin, now) || is_deaf {
+            State::Down
+        } else if origin.is_draining() {
+            State::Draining
+        } else {
+            State::Up
+        }
+    }
+
+    /// Gives the origin called `name`, or of that number, no new streams from now on, or gives it
+    /// some again. Returns it, where there is one.
+    pub fn drain(&mut self, name: &str, is_draining: bool) -> Option<&Origin> {
+        let by_name = self.origins.values().find(|origin| origin.name == name).map(Origin::id);
+        let by_number = || name.parse().ok().map(OriginId);
+        let origin = self.origins.get_mut(&by_name.or_else(by_number)?)?;
+        origin.is_draining = is_draining;
+        Some(origin)
+    }
+
+    /// At most `limit` checks of live origins that are due now. Each is given out once until
+    /// [`Self::checked`]; those of an expired origin not before it returns.
+    pub fn take_due_checks(&mut self, now: Instant, limit: usize) -> Vec<Check> {
         let mut due = Vec::new();
-        while due.len() < limit && self.probes.first().is_some_and(|(at, _)| *at <= now) {
-            let origin = self.probes.pop_first().and_then(|(_, id)| self.origins.get(&id));
-            let live = origin.filter(|origin| self.is_alive(origin, now));
-            due.extend(live.and_then(|origin| Some((origin.id, origin.srt_address()?))));
+        while due.len() < limit {
+            let Some((id, kind)) = self.schedule.take(now) else {
+                break;
+            };
+            let origin = self.origins.get(&id).filter(|origin| self.is_alive(origin, now));
+            let address = origin.and_then(|origin| match kind {
+                Kind::Srt => origin.srt_address(),
+                Kind::WebRtc => origin.api_address().filter(|_| origin.takes(kind)),
+                Kind::Direct => None,
+            });
+            if let Some(address) = address {
+                self.schedule.start(id, kind);
+                due.push(Check { origin: id, kind, address });
+            }
         }
         due
     }
 
-    /// Notes the key length, in bytes, that the origin answered. It is asked again later, answer
-    /// or none: a configured origin does not tell when it has been restarted with another.
-    pub fn probed(&mut self, now: Instant, id: OriginId, answer: Option<u8>) {
+    /// Notes what a check found out, and when the next one is due. A key length that is not told
+    /// stays as it was: a configured origin does not say when it is restarted with another.
+    pub(super) fn checked(
+        &mut self,
+        now: Instant,
+        id: OriginId,
+        kind: Kind,
+        found: Found,
+    ) -> Option<Turn> {
         let Some(origin) = self.origins.get_mut(&id) else {
-            return;
+            self.schedule.forget(id, kind);
+            return None;
         };
-        origin.key_length = answer.or(origin.key_length);
-        self.probe_at(now + PROBE_INTERVAL, id);
+        origin.key_length = found.key_length.or(origin.key_length);
+        let turn = match self.schedule.decides() {
+            true => origin.health.checked(now, kind, found.result),
+            false => None,
+        };
+        self.schedule.finish(now, id, kind, origin.health.is_wavering(kind));
+        turn
     }
 
-    /// An origin has one turn, whoever wants it asked.
-    fn probe_at(&mut self, at: Instant, id: OriginId) {
-        self.probes.retain(|(_, other)| *other != id);
-        self.probes.insert((at, id));
+    /// Notes that a session found nobody at the origin, and says what that changes. Where it is
+    /// news, the origin is checked at once: its process may be gone, and all that it took with it.
+    pub(super) fn origin_failed(&mut self, now: Instant, id: OriginId, kind: Kind) -> Option<Turn> {
+        let turn = self.origins.get_mut(&id)?.health.failed(now, kind, Sign::NoSession);
+        if turn.is_some() && self.schedule.decides() {
+            self.schedule.hurry(now, id);
+        }
+        turn
     }
 
-    /// Notes that a session found nobody at the origin. Returns for how long new streams avoid it,
-    /// where that is news.
-    pub fn origin_failed(&mut self, now: Instant, id: OriginId) -> Option<Duration> {
-        self.origins.get_mut(&id)?.health.failed(now)
+    /// Notes that the origin took a session, and says what that changes.
+    pub(super) fn origin_succeeded(
+        &mut self,
+        now: Instant,
+        id: OriginId,
+        kind: Kind,
+    ) -> Option<Turn> {
+        self.origins.get_mut(&id)?.health.succeeded(now, kind)
     }
 
-    /// Notes that the origin took a session. Returns whether it had failed before.
-    pub fn origin_succeeded(&mut self, id: OriginId) -> bool {
-        self.origins.get_mut(&id).is_some_and(|origin| origin.health.succeeded())
+    /// What has served its time since the last call, and takes new streams again.
+    pub(super) fn recovered(&mut self, now: Instant) -> Vec<(OriginId, Kind)> {
+        let mut recovered = Vec::new();
+        for origin in self.origins.values_mut() {
+            while let Some(kind) = origin.health.settle(now) {
+                recovered.push((origin.id, kind));
+            }
+        }
+        recovered
     }
 
     /// Forgets origins without a heartbeat and streams without a session whose time has come.
@@ -295,7 +373,7 @@ impl Directory {
         opening: impl Into<Opening>,
         origin: OriginId,
     ) {
-        let Opening { stream, role, source, client, group } = opening.into();
+        let Opening { stream, role, source, client, group, kind } = opening.into();
         let key = match self.streams.get_key_value(&stream) {
             // One text for all that name the stream.
             Some((key, _)) => key.clone(),
@@ -307,6 +385,7 @@ impl Directory {
             source,
             client,
             group,
+            kind,
             origin,
             is_established: false,
             look: None,
@@ -405,6 +484,8 @@ pub struct Opening {
     pub client: Option<SocketAddr>,
     /// The caller's bonding group.
     pub group: Option<GroupId>,
+    /// What it needs of its origin.
+    pub kind: Kind,
 }
 
 impl From<&PickRequest> for Opening {
@@ -415,6 +496,7 @@ impl From<&PickRequest> for Opening {
             source: request.client.ip(),
             client: Some(request.client),
             group: request.group,
+            kind: Kind::Srt,
         }
     }
 }
@@ -432,6 +514,8 @@ pub struct Session {
     pub client: Option<SocketAddr>,
     /// The caller's bonding group.
     pub group: Option<GroupId>,
+    /// What it needs of its origin.
+    pub kind: Kind,
     /// Chosen once.
     pub origin: OriginId,
     /// Whether the client has been told that it is connected.
@@ -465,8 +549,6 @@ fn endpoint(port: u16) -> Option<Endpoint> {
 
 /// Streams. Above it the one that would be forgotten first gives way to a new one.
 const STREAMS_MAX: usize = 1_000_000;
-/// Until an origin is asked for its key length again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 /// Streams forgotten by one call, which keeps it under a few milliseconds.
 const EXPIRIES_MAX: usize = 10_000;
 
@@ -480,8 +562,10 @@ pub(crate) mod fixtures {
 
     pub(crate) const TTL: Duration = Duration::from_secs(300);
 
+    pub(crate) const UNCHECKED: Plan = Plan { interval: None, asks_key_length: true };
+
     pub(crate) fn directory() -> Directory {
-        Directory::new(Instant::now(), &[], TTL)
+        Directory::new(Instant::now(), &[], TTL, UNCHECKED)
     }
 
     pub(crate) fn stream(path: &str) -> StreamKey {

@@ -1,6 +1,6 @@
-//! Which key length to advertise: a caller without an opinion takes the listener's, so the relay
-//! must say what the origins say (draft-sharabayko-srt, section 3.2.1: the Encryption Field of the
-//! induction response).
+//! Whether an SRT listener answers, and which key length to advertise: a caller without an opinion
+//! takes the listener's, so the relay must say what the origins say (draft-sharabayko-srt, section
+//! 3.2.1: the Encryption Field of the induction response).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,21 +9,16 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
+use super::health::Sign;
+use super::schedule::Found;
 use crate::protocol::srt::{Handshake, HandshakeKind, SocketId};
 
-/// Asks the SRT listener at `origin` with an induction, which costs it no state. `None` when it
-/// stays silent for [`PROBE_TIMEOUT`] or answers with something else.
-pub(super) async fn probe(origin: SocketAddr) -> Option<u8> {
-    match ask(origin).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::debug!(%origin, %error, "cannot ask the origin for its key length");
-            None
-        }
-    }
-}
-
-async fn ask(origin: SocketAddr) -> io::Result<Option<u8>> {
+/// Asks the SRT listener at `origin` with an induction, which costs it no state. It counts as
+/// silent after [`PROBE_TIMEOUT`] without an induction response.
+///
+/// # Errors
+/// Where it cannot even be asked: there is no way to it, or no descriptor here.
+pub(super) async fn probe(origin: SocketAddr) -> io::Result<Found> {
     let any = match origin {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -34,22 +29,26 @@ async fn ask(origin: SocketAddr) -> io::Result<Option<u8>> {
     let induction = induction(caller, origin.ip());
     let deadline = Instant::now() + PROBE_TIMEOUT;
     let mut buffer = [0; DATAGRAM_MAX];
-    while Instant::now() < deadline {
-        // A refusal by ICMP is the answer to an earlier send; the listener may be about to start.
+    let mut refusals = 0;
+    while Instant::now() < deadline && refusals < REFUSALS_MAX {
+        // An error is the answer to an earlier send, and is heard of again.
         let _ = socket.send(&induction).await;
         let resend_at = (Instant::now() + RETRY_INTERVAL).min(deadline);
         while let Ok(received) = timeout_at(resend_at, socket.recv(&mut buffer)).await {
             let Ok(length) = received else {
+                refusals += 1;
                 tokio::time::sleep_until(resend_at).await;
                 break;
             };
-            let answer = buffer.get(..length).and_then(|answer| key_length(answer, caller));
-            if answer.is_some() {
-                return Ok(answer);
+            let response =
+                buffer.get(..length).and_then(|datagram| induction_response(datagram, caller));
+            if let Some(response) = response {
+                return Ok(Found { result: Ok(()), key_length: key_length(&response) });
             }
         }
     }
-    Ok(None)
+    let sign = if refusals > 0 { Sign::Refused } else { Sign::Silent };
+    Ok(Found { result: Err(sign), key_length: None })
 }
 
 fn induction(caller: SocketId, listener: IpAddr) -> [u8; crate::protocol::srt::handshake::LEN] {
@@ -70,17 +69,19 @@ fn induction(caller: SocketId, listener: IpAddr) -> [u8; crate::protocol::srt::h
     caller.induction_request(0, listener)
 }
 
-/// The key length in an induction response to `caller`, in bytes.
-fn key_length(datagram: &[u8], caller: SocketId) -> Option<u8> {
+/// A listener's answer to `caller`.
+fn induction_response(datagram: &[u8], caller: SocketId) -> Option<Handshake> {
     let answer = Handshake::parse(datagram).ok()?;
     let is_answer = answer.kind == HandshakeKind::Induction
         && answer.version == 5
         && answer.extension == Handshake::MAGIC
         && answer.destination == caller;
-    if !is_answer {
-        return None;
-    }
-    match answer.encryption {
+    is_answer.then_some(answer)
+}
+
+/// The key length in an induction response, in bytes.
+fn key_length(response: &Handshake) -> Option<u8> {
+    match response.encryption {
         0 => Some(0),
         2 => Some(16),
         3 => Some(24),
@@ -119,6 +120,8 @@ pub(super) struct Advertised {
 
 /// How long an origin may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// One may come from a listener that is about to start.
+const REFUSALS_MAX: u32 = 2;
 /// What libsrt's callers do.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// An answer is 64 bytes; some listeners echo what they got.
@@ -144,18 +147,22 @@ mod tests {
         bytes
     }
 
+    fn heard(datagram: &[u8]) -> Option<u8> {
+        key_length(&induction_response(datagram, CALLER).unwrap())
+    }
+
     #[test]
     fn the_encryption_field_is_the_key_length_in_units_of_eight_bytes() {
         for (field, bytes) in [(0, Some(0)), (2, Some(16)), (3, Some(24)), (4, Some(32))] {
-            assert_eq!(key_length(&answer(CALLER, field), CALLER), bytes);
+            assert_eq!(heard(&answer(CALLER, field)), bytes);
         }
-        assert_eq!(key_length(&answer(CALLER, 5), CALLER), None);
+        assert_eq!(heard(&answer(CALLER, 5)), None);
     }
 
     #[test]
     fn an_answer_to_somebody_else_and_a_truncated_one_count_as_none() {
-        assert_eq!(key_length(&answer(SocketId(78), 2), CALLER), None);
-        assert_eq!(key_length(&answer(CALLER, 2)[..63], CALLER), None);
+        assert!(induction_response(&answer(SocketId(78), 2), CALLER).is_none());
+        assert!(induction_response(&answer(CALLER, 2)[..63], CALLER).is_none());
     }
 
     #[test]
@@ -189,7 +196,18 @@ mod tests {
             listener.send_to(b"noise", caller).await.unwrap();
             listener.send_to(&answer(induction.socket, 4), caller).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(probe(address), origin);
-        assert_eq!(answer, Some(32));
+        let (found, ()) = tokio::join!(probe(address), origin);
+        assert_eq!(found.unwrap(), Found { result: Ok(()), key_length: Some(32) });
+    }
+
+    #[tokio::test]
+    async fn a_port_that_nobody_listens_on_is_told_from_one_that_says_nothing() {
+        let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let gone = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let (quiet, free) = (silent.local_addr().unwrap(), gone.local_addr().unwrap());
+        drop(gone);
+        let (silence, refusal) = tokio::join!(probe(quiet), probe(free));
+        assert_eq!(silence.unwrap().result, Err(Sign::Silent));
+        assert_eq!(refusal.unwrap().result, Err(Sign::Refused));
     }
 }

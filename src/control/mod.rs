@@ -19,10 +19,12 @@ mod kept;
 mod key_length;
 mod list;
 pub mod origin;
+mod origin_check;
 mod origin_client;
 mod quit;
 mod rate;
 pub mod registration;
+pub mod schedule;
 pub mod session_id;
 mod shards;
 mod state;
@@ -50,11 +52,11 @@ use self::admin::Api;
 use self::ask::Ask;
 use self::connections::Connections;
 use self::http::Manners;
+use self::schedule::{Check, Found};
 use self::state::State;
 use self::tls::Tls;
 use crate::config::Config;
 use crate::mailbox::{Mailbox, Post};
-use crate::shard::OriginId;
 use crate::shard::command::{Command, FromShard};
 
 /// What control is made of. Whoever starts the process opens the sockets, so that a port in use is
@@ -180,7 +182,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
 
     let started = Instant::now();
     let mut state = State::new(started, &config, shards, parts.engine, parts.sessions_max);
-    let mut probes = Probes::default();
+    let mut checks = Checks::default();
     let mut goodbyes = Goodbyes::default();
     let mut next_tick = started;
     loop {
@@ -189,7 +191,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
             state.tick(now);
             next_tick = now + TICK;
         }
-        probes.start(&mut state, now);
+        checks.start(&mut state, now);
         state.advance(now);
         goodbyes.start(&mut state);
         if state.is_stopped() {
@@ -210,7 +212,9 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
                 }
             }
             () = Signals::next(&mut signals) => take_request(&mut state, &quitting, Request::Quit),
-            (origin, answer) = probes.next() => state.probed(Instant::now(), origin, answer),
+            (check, found) = checks.next() => {
+                state.checked(Instant::now(), check.origin, check.kind, found);
+            }
             () = goodbyes.one_said() => {}
             () = sleep_until(wake_at.into()) => {}
         }
@@ -323,22 +327,22 @@ impl Signals {
     }
 }
 
-/// Questions to origins that are under way.
+/// Checks of origins that are under way.
 #[derive(Default)]
-struct Probes(JoinSet<(OriginId, Option<u8>)>);
+struct Checks(JoinSet<(Check, Found)>);
 
-impl Probes {
+impl Checks {
     fn start(&mut self, state: &mut State, now: Instant) {
-        let room = PROBES_MAX.saturating_sub(self.0.len());
+        let room = CHECKS_MAX.saturating_sub(self.0.len());
         if room == 0 {
             return;
         }
-        for (origin, address) in state.take_due_probes(now, room) {
-            self.0.spawn(async move { (origin, key_length::probe(address).await) });
+        for check in state.take_due_checks(now, room) {
+            self.0.spawn(async move { (check, origin_check::run(check).await) });
         }
     }
 
-    async fn next(&mut self) -> (OriginId, Option<u8>) {
+    async fn next(&mut self) -> (Check, Found) {
         match self.0.join_next().await {
             Some(Ok(answer)) => answer,
             // Nothing is under way; or a task was cancelled, which happens when all of this is
@@ -382,8 +386,8 @@ const ASKS_MAX: usize = 1_024;
 const BATCH_MAX: usize = 512;
 /// Between two looks at what expires.
 const TICK: Duration = Duration::from_secs(1);
-/// Origins asked for their key length at a time, a socket each.
-const PROBES_MAX: usize = 32;
+/// Checks at a time, a socket each.
+const CHECKS_MAX: usize = 64;
 /// Sessions ended at their origins at a time, a connection each.
 const GOODBYES_AT_ONCE: usize = 32;
 /// For full mailboxes and last goodbyes at the very end.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::health::Health;
+use super::health::{Health, Sign};
 use super::registration::Endpoints;
 use crate::config::{HostHeader, StaticOrigin};
 use crate::shard::OriginId;
@@ -22,6 +22,8 @@ pub struct Origin {
     pub(super) sessions: u32,
     pub(super) key_length: Option<u8>,
     pub(super) health: Health,
+    /// An operator wants it emptied.
+    pub(super) is_draining: bool,
 }
 
 impl Origin {
@@ -99,10 +101,35 @@ impl Origin {
         }
     }
 
-    /// Whether sessions that were tried with it found nobody there, and new streams go elsewhere
+    /// Whether checks or sessions of that kind found nobody there, and new streams go elsewhere
     /// for a while.
-    pub fn is_failing(&self, now: Instant) -> bool {
-        self.health.is_failing(now)
+    pub fn is_failing(&self, kind: Kind, now: Instant) -> bool {
+        self.health.is_failing(kind, now)
+    }
+
+    /// When a check or a session of that kind last found nobody there.
+    pub fn failed_at(&self, kind: Kind) -> Option<Instant> {
+        self.health.failed_at(kind)
+    }
+
+    /// What speaks against it for that kind.
+    pub(super) fn sign(&self, kind: Kind, now: Instant) -> Option<Sign> {
+        self.health.sign(kind, now)
+    }
+
+    /// Whether an operator wants it emptied: it keeps its sessions and gets no new streams.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// The sessions from which on it gets no new streams; those of its streams may still come.
+    pub fn capacity(&self) -> Option<u32> {
+        self.special.capacity
+    }
+
+    /// Whether it has as many sessions as it may.
+    pub fn is_full(&self) -> bool {
+        self.capacity().is_some_and(|capacity| self.sessions >= capacity)
     }
 
     /// Sessions with it, handshakes under way included.
@@ -117,7 +144,7 @@ impl Origin {
 }
 
 /// What a session needs of its origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// An SRT listener.
     Srt,
@@ -141,6 +168,28 @@ impl Kind {
     }
 }
 
+/// What an origin is, all in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// New streams may go to it, of some kind at least.
+    Up,
+    /// An operator wants it emptied.
+    Draining,
+    /// Its heartbeat has stopped, or it answers for no kind of session that it takes.
+    Down,
+}
+
+impl State {
+    /// As the API shows it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// What `--origin` says of an origin that is not SRS as it comes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Special {
@@ -150,13 +199,15 @@ pub struct Special {
     pub host: HostHeader,
     /// The UDP port for clients without signalling.
     pub direct: Option<u16>,
+    /// Sessions from which on it gets no new streams.
+    pub capacity: Option<u32>,
 }
 
 impl Special {
     /// The part of a configured origin that also one that registers may have.
     pub fn of(origin: &StaticOrigin) -> Self {
-        let StaticOrigin { path, host, direct, .. } = origin;
-        Self { path: path.clone(), host: *host, direct: *direct }
+        let StaticOrigin { path, host, direct, capacity, .. } = origin;
+        Self { path: path.clone(), host: *host, direct: *direct, capacity: *capacity }
     }
 }
 

@@ -8,7 +8,6 @@ mod sessions;
 mod srt;
 mod webrtc;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,11 +18,13 @@ use super::arbiter::Arbiter;
 use super::ask::{Ask, Resource};
 use super::balancer::Balancer;
 use super::directory::Directory;
+use super::health::Turn;
 use super::key_length::{Advertised, advertised};
-use super::origin::{Change, Conflict};
+use super::origin::{Change, Conflict, Kind};
 use super::quit::{Quit, Step};
 use super::rate::Rates;
 use super::registration::Registration;
+use super::schedule::{Check, Found, Plan};
 use super::session_id::{SessionId, SessionRef};
 use super::shards::Shards;
 use super::view::OriginEntry;
@@ -48,7 +49,8 @@ pub(super) struct State {
     quit: Quit,
     setup: SetupTimes,
     throttle: Throttle,
-    srt_key_length: KeyLength,
+    /// Whether callers are told what the origins say; else what was configured.
+    asks_key_length: bool,
     /// What the shards were told last.
     advertised: Option<Advertised>,
     engine: &'static str,
@@ -63,8 +65,12 @@ impl State {
         engine: &'static str,
         sessions_max: u32,
     ) -> Self {
+        let plan = Plan {
+            interval: config.origin_check,
+            asks_key_length: config.srt_key_length == KeyLength::Auto,
+        };
         Self {
-            directory: Directory::new(now, &config.origins, config.origin_ttl),
+            directory: Directory::new(now, &config.origins, config.origin_ttl, plan),
             balancer: match config.balancer {
                 BalancerChoice::Memory => Balancer::Memory,
             },
@@ -82,7 +88,7 @@ impl State {
             quit: Quit::new(config.grace_quit_timeout, config.force_quit_timeout),
             setup: SetupTimes::default(),
             throttle: Throttle::default(),
-            srt_key_length: config.srt_key_length,
+            asks_key_length: plan.asks_key_length,
             advertised: None,
             engine,
             is_stopped: false,
@@ -94,7 +100,7 @@ impl State {
         match event {
             Event::Pick(request) => self.pick(now, shard, &request),
             Event::Established { session, setup } => {
-                self.established(SessionRef { shard, key: session }, setup);
+                self.established(now, SessionRef { shard, key: session }, setup);
             }
             Event::Ended { session, reason, traffic, age } => {
                 self.ended(now, SessionRef { shard, key: session }, reason, traffic, age);
@@ -142,6 +148,9 @@ impl State {
             Ask::Origins { reply } => {
                 let entry = |origin| OriginEntry::new(now, origin, &self.directory);
                 let _ = reply.send(self.directory.origins().map(entry).collect());
+            }
+            Ask::DrainOrigin { name, is_draining, reply } => {
+                let _ = reply.send(self.drain_origin(&name, is_draining));
             }
             Ask::Streams { limit, reply } => {
                 let _ = reply.send(self.streams(now, limit));
@@ -203,6 +212,19 @@ impl State {
         Ok(())
     }
 
+    /// Returns whether there is such an origin.
+    fn drain_origin(&mut self, name: &str, is_draining: bool) -> bool {
+        let Some(origin) = self.directory.drain(name, is_draining) else {
+            return false;
+        };
+        let (name, sessions) = (origin.name(), origin.sessions());
+        match is_draining {
+            true => tracing::info!(origin = name, sessions, "origin draining: no new streams"),
+            false => tracing::info!(origin = name, sessions, "origin takes new streams again"),
+        }
+        true
+    }
+
     fn close(&mut self, now: Instant, session: SessionId) -> bool {
         let reason = EndReason::Operator;
         match session {
@@ -222,6 +244,9 @@ impl State {
         for name in self.directory.expire(now) {
             tracing::warn!(origin = name, "origin expired: its heartbeat has stopped");
         }
+        for (origin, kind) in self.directory.recovered(now) {
+            self.tell_turn(origin, kind, Some(Turn::Up));
+        }
         self.expire_webrtc(now);
         self.admission.sweep(now);
         self.offers.sweep(now);
@@ -232,25 +257,22 @@ impl State {
         self.advertise(now);
     }
 
-    /// Origins to be asked for their key length now, `limit` at most.
-    pub(super) fn take_due_probes(
-        &mut self,
-        now: Instant,
-        limit: usize,
-    ) -> Vec<(OriginId, SocketAddr)> {
-        match self.srt_key_length {
-            KeyLength::Auto => self.directory.take_due_probes(now, limit),
-            KeyLength::Bytes(_) => Vec::new(),
-        }
+    /// Checks of origins that are to be made now, `limit` at most.
+    pub(super) fn take_due_checks(&mut self, now: Instant, limit: usize) -> Vec<Check> {
+        self.directory.take_due_checks(now, limit)
     }
 
     /// An origin has answered, or has not.
-    pub(super) fn probed(&mut self, now: Instant, origin: OriginId, answer: Option<u8>) {
-        self.directory.probed(now, origin, answer);
+    pub(super) fn checked(&mut self, now: Instant, origin: OriginId, kind: Kind, found: Found) {
+        let turn = self.directory.checked(now, origin, kind, found);
+        self.tell_turn(origin, kind, turn);
         self.advertise(now);
     }
 
     fn advertise(&mut self, now: Instant) {
+        if !self.asks_key_length {
+            return;
+        }
         let directory = &self.directory;
         let answers = directory
             .origins()
@@ -411,6 +433,8 @@ mod fixtures {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::fixtures::Relay;
     use super::*;
     use crate::control::ask::Readiness;
@@ -519,10 +543,11 @@ mod tests {
     fn the_longest_key_of_the_live_origins_is_told_to_all_shards_once() {
         let mut relay = Relay::with_origin();
         relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
-        let due = relay.state.take_due_probes(relay.now, 9);
+        let due = relay.state.take_due_checks(relay.now, 9);
         assert_eq!(due.len(), 2);
-        relay.state.probed(relay.now, due[0].0, Some(16));
-        relay.state.probed(relay.now, due[1].0, Some(32));
+        let heard = |bytes| Found { result: Ok(()), key_length: Some(bytes) };
+        relay.state.checked(relay.now, due[0].origin, Kind::Srt, heard(16));
+        relay.state.checked(relay.now, due[1].origin, Kind::Srt, heard(32));
         relay.state.tick(relay.now);
         for shard in 0..2 {
             let told = relay.commands(shard);
@@ -535,10 +560,11 @@ mod tests {
 
     #[test]
     fn a_configured_key_length_needs_no_questions() {
-        let config = Config { srt_key_length: KeyLength::Bytes(32), ..Config::default() };
+        let srt_key_length = KeyLength::Bytes(32);
+        let config = Config { srt_key_length, origin_check: None, ..Config::default() };
         let mut relay = Relay::new(config);
         relay.state.register(relay.now, registration("a", 1, Some(10080))).unwrap();
-        assert!(relay.state.take_due_probes(relay.now, 9).is_empty());
+        assert!(relay.state.take_due_checks(relay.now, 9).is_empty());
     }
 
     #[test]
@@ -574,7 +600,29 @@ mod tests {
         let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
         assert_ne!(first, second);
         let up: Vec<_> = relay.state.snapshot(relay.now, relay.now).origins;
-        assert_eq!(up.iter().filter(|(_, is_up)| *is_up).count(), 1);
+        assert_eq!(up.iter().filter(|origin| origin.is_up).count(), 1);
+    }
+
+    #[test]
+    fn a_caller_that_is_taken_elsewhere_gets_another_origin_and_counts_once() {
+        let mut relay = Relay::with_origin();
+        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
+        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
+        relay.ended(0, 1, EndReason::TakenElsewhere);
+        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
+        assert_ne!(first, second);
+        assert_eq!(relay.state.directory.sessions_count(), 1);
+    }
+
+    #[test]
+    fn whoever_lost_his_session_with_his_origin_finds_another_when_he_comes_back() {
+        let mut relay = Relay::with_origin();
+        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
+        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
+        relay.established(0, 1);
+        relay.ended(0, 1, EndReason::OriginGone);
+        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
+        assert_ne!(first, second);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::directory::fixtures::{request, session, stream};
 use super::http::Peer;
 use super::*;
 use crate::mailbox::mailbox;
+use crate::shard::OriginId;
 use crate::shard::command::{
     EndReason, Event, Flow, ProtocolView, Role, RtcId, SessionView, SrtView, State as Stage,
     Traffic, WebRtcView,
@@ -472,6 +473,54 @@ fn health_and_metrics_ask_every_shard() {
     ] {
         assert!(metrics.body.lines().any(|other| other == line), "{line}\n{}", metrics.body);
     }
+    relay.quit(Request::QuitNow);
+}
+
+#[test]
+fn an_origin_whose_api_says_that_it_fails_is_down_after_three_checks_and_no_session() {
+    let api = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let origin = crate::config::StaticOrigin {
+        api: Some(api.local_addr().unwrap().port()),
+        ..crate::config::StaticOrigin::at("a", IpAddr::from(LOCAL))
+    };
+    let origin_check = Some(Duration::from_millis(100));
+    let config = Config { origins: vec![origin], origin_check, ..Config::default() };
+    let relay = Relay::start(config, 1);
+    let refuse = || {
+        let (mut connection, _) = api.accept().unwrap();
+        assert!(connection.read(&mut [0; 1_024]).unwrap() > 0);
+        connection.write_all(b"HTTP/1.1 503 Down\r\ncontent-length: 0\r\n\r\n").unwrap();
+    };
+    for _ in 0..2 {
+        refuse();
+    }
+    assert_eq!(relay.get("/api/v1/origins").json()["origins"][0]["state"], "up");
+    // The fourth comes when the third is known.
+    for _ in 0..2 {
+        refuse();
+    }
+    let shown = relay.get("/api/v1/origins").json()["origins"][0].clone();
+    assert_eq!(shown["state"], "down", "{shown}");
+    assert_eq!(shown["reason"], "webrtc: checks are answered with errors");
+    assert!(relay.get("/metrics").body.contains("ringway_origin_up{origin=\"a\"} 0"));
+    relay.quit(Request::QuitNow);
+}
+
+#[test]
+fn an_origin_is_drained_by_its_name_or_number_and_gets_streams_again() {
+    let relay = Relay::start(Config::default(), 1);
+    relay.register();
+    let post = |path: &str| {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        ask(relay.system, &request)
+    };
+    let state = || relay.get("/api/v1/origins").json()["origins"][0]["state"].clone();
+    assert_eq!(post("/api/v1/origins/origin1/drain").status, 204);
+    assert_eq!(state(), "draining");
+    relay.get("/readyz").assert_problem(503, "no live origin that takes new streams");
+    assert_eq!(post("/api/v1/origins/0/undrain").status, 204);
+    assert_eq!(state(), "up");
+    post("/api/v1/origins/other/drain").assert_problem(404, "no origin other");
     relay.quit(Request::QuitNow);
 }
 

@@ -222,11 +222,17 @@ pub(super) struct OriginEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     state: &'static str,
+    /// What keeps new streams away, of some kind at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(rename = "static")]
     is_static: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen_seconds: Option<f64>,
     sessions: u32,
+    /// Sessions from which on it gets no new streams.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<u32>,
     /// Bytes, as its listener answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     srt_key_length: Option<u8>,
@@ -257,19 +263,35 @@ impl OriginEntry {
                 .map(Kind::label)
                 .collect(),
             path: origin.special().path.clone(),
-            state: if !directory.is_alive(origin, now) {
-                "expired"
-            } else if origin.is_failing(now) {
-                "failing"
-            } else {
-                "up"
-            },
+            state: directory.state(origin, now).label(),
+            reason: reason(now, origin, directory),
             is_static: seen.is_none(),
             last_seen_seconds: seen.map(|seen| seconds(now.duration_since(seen.last))),
             sessions: origin.sessions(),
+            capacity: origin.capacity(),
             srt_key_length: origin.key_length(),
         }
     }
+}
+
+/// Everything that speaks against an origin: `srt: connection refused; full`.
+fn reason(now: Instant, origin: &Origin, directory: &Directory) -> Option<String> {
+    let mut reasons = Vec::new();
+    if !directory.is_alive(origin, now) {
+        reasons.push("heartbeat stopped".to_owned());
+    }
+    for kind in Kind::ALL.into_iter().filter(|kind| origin.takes(*kind)) {
+        if let Some(sign) = origin.sign(kind, now) {
+            reasons.push(format!("{}: {}", kind.label(), sign.label()));
+        }
+    }
+    if origin.is_draining() {
+        reasons.push("drained by an operator".to_owned());
+    }
+    if origin.is_full() {
+        reasons.push("full".to_owned());
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 #[derive(Debug, Serialize)]
@@ -360,6 +382,7 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StaticOrigin;
     use crate::control::directory::fixtures::*;
     use crate::shard::OriginId;
     use crate::shard::command::{Role, State};
@@ -488,13 +511,43 @@ mod tests {
     #[test]
     fn an_origin_that_nobody_reaches_says_so_while_it_is_avoided() {
         let (mut directory, now) = known();
-        directory.origin_failed(now, OriginId(0));
+        directory.origin_failed(now, OriginId(0), Kind::Srt);
         let origin = directory.origins().next().unwrap();
-        let state =
-            |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap()["state"].clone();
-        assert_eq!(state(now), "failing");
-        assert_eq!(state(now + Duration::from_secs(5)), "up");
-        assert_eq!(state(now + TTL), "expired");
+        let shown = |at| {
+            let entry = to_value(OriginEntry::new(at, origin, &directory)).unwrap();
+            (entry["state"].clone(), entry["reason"].clone())
+        };
+        assert_eq!(shown(now), (json!("down"), json!("srt: sessions find nobody there")));
+        assert_eq!(shown(now + Duration::from_secs(5)), (json!("up"), Value::Null));
+        assert_eq!(shown(now + TTL), (json!("down"), json!("heartbeat stopped")));
+    }
+
+    #[test]
+    fn an_origin_that_answers_for_one_kind_alone_is_up_and_says_what_is_wrong() {
+        let (mut directory, now) = (directory(), Instant::now());
+        directory.register(now, with_webrtc(registration("a", 1, Some(1)))).unwrap();
+        directory.origin_failed(now, OriginId(0), Kind::WebRtc);
+        let origin = directory.origins().next().unwrap();
+        let shown = to_value(OriginEntry::new(now, origin, &directory)).unwrap();
+        assert_eq!(shown["state"], "up");
+        assert_eq!(shown["reason"], "webrtc: sessions find nobody there");
+    }
+
+    #[test]
+    fn an_origin_that_is_drained_and_full_says_both() {
+        let capped = StaticOrigin {
+            srt: Some(1),
+            capacity: Some(1),
+            ..StaticOrigin::at("a", [10, 0, 0, 1].into())
+        };
+        let now = Instant::now();
+        let mut directory = Directory::new(now, &[capped], TTL, UNCHECKED);
+        directory.open(now, session(7), &request(7, "live/a", Role::Publish), OriginId(0));
+        directory.drain("a", true);
+        let origin = directory.origins().next().unwrap();
+        let shown = to_value(OriginEntry::new(now, origin, &directory)).unwrap();
+        assert_eq!((&shown["state"], &shown["capacity"]), (&json!("draining"), &json!(1)));
+        assert_eq!(shown["reason"], "drained by an operator; full");
     }
 
     #[test]
@@ -504,7 +557,7 @@ mod tests {
         let shown = |at| to_value(OriginEntry::new(at, origin, &directory)).unwrap();
         assert_eq!(shown(now)["state"], "up");
         assert_eq!(shown(now)["endpoints"]["srt"], json!(["1"]));
-        assert_eq!(shown(now + TTL)["state"], "expired");
+        assert_eq!(shown(now + TTL)["state"], "down");
         assert_eq!(shown(now + TTL)["last_seen_seconds"], 300.0);
     }
 }

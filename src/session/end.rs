@@ -15,6 +15,8 @@ pub enum EndReason {
     OriginIdle,
     /// The origin's port is closed (ICMP) and it has been silent for a second.
     OriginGone,
+    /// The origin's port is closed, and its caller is taken to another one in a session of its own.
+    TakenElsewhere,
     /// This relay refused it.
     Refused(Rejection),
     /// The origin refused it with this handshake type.
@@ -44,6 +46,7 @@ impl EndReason {
             Self::ClientIdle => "client_idle",
             Self::OriginIdle => "origin_idle",
             Self::OriginGone => "origin_gone",
+            Self::TakenElsewhere => "taken_elsewhere",
             Self::Refused(rejection) => rejection.label(),
             Self::RefusedByOrigin(_) => "refused_by_origin",
             Self::Superseded => "superseded",

@@ -43,6 +43,8 @@ pub struct Session {
     pub origin: Option<(OriginId, SocketAddr)>,
     /// Whether the engine has a port for it.
     pub has_port: bool,
+    /// Origins that were tried for its caller before, and whose ports were closed.
+    pub attempts: u8,
     /// Tells a repeated conclusion from a new attempt.
     pub initial_sequence: u32,
     /// The conclusion and its answer, until nobody can ask for them any more.
@@ -134,9 +136,20 @@ impl Session {
             wish: Box::new(wish),
             origin: None,
             has_port: false,
+            attempts: 0,
             initial_sequence: handshake.request.initial_sequence,
             handshake: Some(Box::new(handshake)),
         }
+    }
+
+    /// The same caller for whom `before` found a closed port. Its patience began with its conclusion.
+    pub fn again(before: &mut Self, now: Instant) -> Option<Self> {
+        let mut handshake = *before.handshake.take()?;
+        handshake.retry_at = None;
+        let (listener, client, wish) = (before.listener, before.client, Wish::clone(&before.wish));
+        let attempts = before.attempts.saturating_add(1);
+        let next = Self::new(listener, client, handshake, wish, now);
+        Some(Self { created: before.created, attempts, ..next })
     }
 
     /// The largest MTU that fits both legs. A caller reckons with 28 bytes of UDP and IPv4 header on either family; an

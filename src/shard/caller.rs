@@ -94,7 +94,11 @@ impl Shard {
             self.end(now, known, super::EndReason::Superseded);
         }
         match self.admit(address).and_then(|()| self.wish(request, bytes)) {
-            Ok(wish) => self.begin(now, listener, client, request, bytes, wish),
+            Ok(wish) => {
+                self.make_room(now);
+                let handshake = CallerHandshake::new(bytes, *request, now);
+                self.begin(Session::new(listener, client, handshake, wish, now));
+            }
             Err(rejection) => {
                 let route = Route { port: Port::Listener(listener), to: Some(client) };
                 let answer = request.rejection(self.timestamp(now), rejection.wire());
@@ -189,30 +193,17 @@ impl Shard {
         Ok((key, role))
     }
 
-    fn begin(
-        &mut self,
-        now: Instant,
-        listener: ListenerIndex,
-        client: Peer,
-        request: &Handshake,
-        bytes: &[u8],
-        wish: Wish,
-    ) {
-        self.make_room(now);
-        let pick = |session| PickRequest {
-            session,
-            client: client.address,
-            stream: wish.stream.clone(),
-            role: wish.role,
-            group: wish.group,
-        };
-        let handshake = CallerHandshake::new(bytes, *request, now);
-        let session = Session::new(listener, client, handshake, wish.clone(), now);
-        let key = self.table.insert(session);
-        self.pending.push_back(key);
+    /// Asks control for an origin. There is room for the session.
+    pub(super) fn begin(&mut self, session: Session) {
+        let (stream, role, group) =
+            (session.wish.stream.clone(), session.wish.role, session.wish.group);
+        let client = session.client.address;
+        let session = self.table.insert(session);
+        self.pending.push_back(session);
         self.counters.pending += 1;
-        self.outbox.tell(Event::Pick(Box::new(pick(key))));
-        self.reschedule(key);
+        let request = PickRequest { session, client, stream, role, group };
+        self.outbox.tell(Event::Pick(Box::new(request)));
+        self.reschedule(session);
     }
 
     /// Keeps the number of handshakes below its bound: the oldest gives way, never an established session.

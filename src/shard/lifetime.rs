@@ -7,7 +7,7 @@ use super::{
     send, to_client, to_origin,
 };
 use crate::protocol::srt::{Rejection, control};
-use crate::session::session::{ANSWER_LIFE, LINGER, SUSPICION};
+use crate::session::session::{ANSWER_LIFE, LINGER, SUSPICION, Session};
 use crate::session::table::InSlot;
 
 impl Shard {
@@ -85,7 +85,12 @@ impl Shard {
             return;
         };
         if session.state.is_undecided() {
-            self.refuse(now, key, Rejection::BadGateway);
+            match error {
+                PortError::Refused | PortError::Unreachable => self.go_elsewhere(now, key),
+                PortError::Exhausted | PortError::Other(_) => {
+                    self.refuse(now, key, Rejection::BadGateway);
+                }
+            }
         } else if session.state == State::Established
             && matches!(error, PortError::Refused | PortError::Unreachable)
             && session.suspected.is_none()
@@ -95,6 +100,25 @@ impl Shard {
             session.suspected = Some(session.heard_origin.max(patience));
             self.reschedule(key);
         }
+    }
+
+    /// The origin's port is closed, which control hears of as of any end, and the caller still waits: control is asked
+    /// once more. The session is a new one, so that nothing that is still to come of the old port can be taken for the
+    /// new one's.
+    pub(super) fn go_elsewhere(&mut self, now: Instant, key: SessionKey) {
+        let give_up_after = self.timing.origin_setup;
+        let next = self
+            .table
+            .srt_mut(key)
+            .filter(|session| session.state.is_undecided() && session.attempts < ATTEMPTS_MAX)
+            .filter(|session| now < session.created + give_up_after)
+            .and_then(|session| Session::again(session, now));
+        let Some(next) = next else {
+            return self.refuse(now, key, Rejection::BadGateway);
+        };
+        self.over(now, key, EndReason::TakenElsewhere, State::Refused);
+        self.remove(key);
+        self.begin(next);
     }
 
     /// Tells the caller why not, and remembers it for repeats.
@@ -280,6 +304,9 @@ impl Shard {
         }
     }
 }
+
+/// Origins with closed ports that one caller is taken to before the last: more at a time mean that no other is better.
+const ATTEMPTS_MAX: u8 = 3;
 
 /// Sessions looked at per call: the rest is due at once again, after the sockets had their turn.
 const DUE_PER_CALL: usize = 1024;

@@ -48,9 +48,8 @@ impl Shard {
                 self.ask(now, key);
             }
             Err(PortError::Exhausted) => self.refuse(now, key, Rejection::Overload),
-            Err(PortError::Refused | PortError::Unreachable | PortError::Other(_)) => {
-                self.refuse(now, key, Rejection::BadGateway);
-            }
+            Err(PortError::Refused | PortError::Unreachable) => self.go_elsewhere(now, key),
+            Err(PortError::Other(_)) => self.refuse(now, key, Rejection::BadGateway),
         }
     }
 

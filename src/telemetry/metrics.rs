@@ -50,8 +50,8 @@ impl Format {
 pub struct Snapshot {
     /// By index.
     pub shards: Vec<ShardSnapshot>,
-    /// Name, and whether it lives.
-    pub origins: Vec<(String, bool)>,
+    /// All that are known.
+    pub origins: Vec<OriginSnapshot>,
     /// From an SRT conclusion to its answer; from the expectation of a WebRTC client to its proof.
     pub setup: SetupTimes,
     /// WebRTC sessions whose client has not come yet.
@@ -62,6 +62,25 @@ pub struct Snapshot {
     pub version: &'static str,
     /// How the shards do their I/O.
     pub engine: &'static str,
+}
+
+/// One origin at the time of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct OriginSnapshot {
+    /// Unique.
+    pub name: String,
+    /// Whether new streams may go to it.
+    pub is_up: bool,
+    /// With it, through this relay.
+    pub sessions: u32,
+    /// From which on it gets no new streams, where that was configured.
+    pub capacity: Option<u32>,
+}
+
+impl OriginSnapshot {
+    fn label(&self) -> [(&str, &str); 1] {
+        [("origin", &self.name)]
+    }
 }
 
 /// One shard at the time of a scrape.
@@ -238,11 +257,14 @@ impl Snapshot {
     }
 
     fn encode_origins(&self, out: &mut Out<'_>) -> fmt::Result {
-        let up = self
-            .origins
-            .iter()
-            .map(|(name, is_up)| ([("origin", name.as_str())], u64::from(*is_up)));
+        let origins = || self.origins.iter();
+        let up = origins().map(|origin| (origin.label(), u64::from(origin.is_up)));
         out.gauges("origin_up", "Whether new streams may go to the origin", up)?;
+        let sessions = origins().map(|origin| (origin.label(), u64::from(origin.sessions)));
+        out.gauges("origin_sessions", "Sessions with the origin", sessions)?;
+        let capacity =
+            origins().filter_map(|origin| Some((origin.label(), u64::from(origin.capacity?))));
+        out.gauges("origin_capacity", "Sessions that keep new streams away", capacity)?;
         let count = self.origins.len() as u64;
         out.gauges("origins", "Origins that are known", [(NO_LABELS, count)])
     }
@@ -399,7 +421,15 @@ mod tests {
                 ShardSnapshot { counters: first, is_up: true, cpu_seconds: Some(1.5) },
                 ShardSnapshot { counters: second, is_up: false, cpu_seconds: None },
             ],
-            origins: vec![("a".to_owned(), true), ("b \"x\"\\".to_owned(), false)],
+            origins: vec![
+                OriginSnapshot {
+                    name: "a".to_owned(),
+                    is_up: true,
+                    sessions: 4,
+                    capacity: Some(50),
+                },
+                OriginSnapshot { name: "b \"x\"\\".to_owned(), ..OriginSnapshot::default() },
+            ],
             setup,
             sessions_expected: 3,
             webrtc_refusals: vec![("no_origin", 2), ("rate", 0)],
@@ -484,6 +514,8 @@ mod tests {
         assert_holds(r#"ringway_origin_up{origin="a"} 1"#);
         assert_holds(r#"ringway_origin_up{origin="b \"x\"\\"} 0"#);
         assert_holds("ringway_origins 2");
+        assert_holds(r#"ringway_origin_sessions{origin="a"} 4"#);
+        assert_holds(r#"ringway_origin_capacity{origin="a"} 50"#);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The system API of a running relay, as origins, operators and Prometheus use it.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -165,21 +166,16 @@ fn attempt(relay: SocketAddr, id: u32) -> (UdpSocket, Told) {
 }
 
 #[test]
-fn a_stream_whose_origin_is_down_is_taken_by_another_at_the_next_attempt() {
+fn a_caller_whose_origin_is_down_is_taken_to_another_while_it_waits() {
     let dead = format!("name=dead,ip=127.0.0.1,srt={}", free_port("127.0.0.1"));
     let origin = Origin::start();
-    let relay = Ringway::start(&["--origin", &dead, "--origin", &origin.flag("live")]);
-    // Which of the two is picked first depends on the stream; no stream needs a third attempt.
-    let mut refused = 0;
+    let live = origin.flag("live");
+    let relay = Ringway::start(&["--origin-check", "off", "--origin", &dead, "--origin", &live]);
+    // Which of the two is picked first depends on the stream.
     for id in 1..=8 {
         let (_socket, told) = attempt(relay.srt, id);
-        if told == Told::Refused(2502) {
-            refused += 1;
-            let (_socket, told) = attempt(relay.srt, id);
-            assert!(matches!(told, Told::Connected { .. }), "{told:?}");
-        }
+        assert!(matches!(told, Told::Connected { .. }), "{told:?}");
     }
-    assert_eq!(refused, 1, "the dead origin is tried once and then avoided");
     let origins = get(relay.system, "/api/v1/origins").unwrap().json();
     let states: Vec<_> = origins["origins"]
         .as_array()
@@ -187,9 +183,46 @@ fn a_stream_whose_origin_is_down_is_taken_by_another_at_the_next_attempt() {
         .iter()
         .map(|origin| (origin["name"].as_str().unwrap(), origin["state"].as_str().unwrap()))
         .collect();
-    assert_eq!(states, [("dead", "failing"), ("live", "up")]);
+    assert_eq!(states, [("dead", "down"), ("live", "up")]);
     assert_eq!(relay.metric("ringway_origin_up{origin=\"dead\"}"), 0.0);
     assert_eq!(get(relay.system, "/readyz").unwrap().status, 200);
+}
+
+#[test]
+fn where_three_origins_of_four_are_closed_every_caller_connects_within_a_second() {
+    let origin = Origin::start();
+    let mut flags = vec!["--origin-check=off".to_owned(), format!("--origin={}", origin.flag("d"))];
+    for name in ["a", "b", "c"] {
+        let port = free_port("127.0.0.1");
+        flags.push(format!("--origin=name={name},ip=127.0.0.1,srt={port}"));
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let relay = Ringway::start(&flags);
+    for id in 1..=8 {
+        let start = Instant::now();
+        let (_socket, told) = attempt(relay.srt, id);
+        assert!(matches!(told, Told::Connected { .. }), "{told:?}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn an_origin_that_dies_between_two_sessions_is_found_out_before_the_next() {
+    let (dying, living) = (Origin::start(), Origin::start());
+    let flags = [dying.flag("dying"), living.flag("living")];
+    let check = ["--origin-check", "100ms"];
+    let relay = Ringway::start(&[check, ["--origin", &flags[0]], ["--origin", &flags[1]]].concat());
+    let up = || {
+        ["dying", "living"]
+            .map(|name| relay.metric(&format!("ringway_origin_up{{origin=\"{name}\"}}")))
+    };
+    assert_eq!(up(), [1.0, 1.0]);
+    drop(dying);
+    eventually("checks find out", || (up() == [0.0, 1.0]).then_some(()));
+    for id in 1..=8 {
+        let (_socket, told) = attempt(relay.srt, id);
+        assert!(matches!(told, Told::Connected { .. }), "{told:?}");
+    }
 }
 
 #[test]

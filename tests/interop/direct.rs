@@ -231,8 +231,8 @@ fn a_client_of_a_dead_origin_is_let_go_and_who_dials_next_meets_one_that_lives()
             (created == f64::from(8 * round)).then_some(())
         });
     }
-    http::eventually("the dead origin is known to be failing", || {
-        (state_of(&relay, "dead") == "failing").then_some(())
+    http::eventually("the dead origin is known to be down", || {
+        (state_of(&relay, "dead") == "down").then_some(())
     });
     for _ in 0..4 {
         let mut client = connected(&relay, &fresh_ufrag(), &alive);

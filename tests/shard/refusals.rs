@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringway::protocol::srt::Rejection;
-use ringway::shard::{Command, EndReason, PortError};
+use ringway::shard::{Command, EndReason, Event, PortError, SessionKey};
 
 use crate::support::packets::{self, Fields};
 use crate::support::stage::{Out, STREAM_ID, Stage, client, config, limits, origin};
@@ -135,21 +135,61 @@ fn an_origin_that_answers_the_induction_and_not_the_conclusion_is_a_bad_gateway_
     assert_eq!(answers, [2502]);
 }
 
-#[test]
-fn a_closed_origin_port_is_a_bad_gateway_at_once() {
-    let mut stage = Stage::new();
-    stage.conclude(client(5000), 77, Some(STREAM_ID));
+/// Asks for an origin for `session`, and finds its port closed.
+fn meet_closed_port(stage: &mut Stage) -> SessionKey {
     let session = stage.pick().session;
     stage.open(session, origin());
     stage.take_out();
     stage.shard.port_failed(stage.now, session, PortError::Refused);
     stage.pass(Duration::ZERO);
+    session
+}
+
+#[test]
+fn a_caller_that_met_a_closed_port_is_taken_to_another_origin_at_once() {
+    let mut stage = Stage::new();
+    let cookie = stage.conclude(client(5000), 77, Some(STREAM_ID));
+    let first = meet_closed_port(&mut stage);
+    assert_eq!(stage.take_out(), [Out::Close { session: first }], "the caller is told nothing yet");
+    let second = stage.pick().session;
+    assert_ne!(second, first);
+    let elsewhere = "10.0.0.6:10080".parse().unwrap();
+    stage.open(second, elsewhere);
+    stage.origin_sends(second, &packets::induction_response(77, 0x0516_2222));
+    stage.take_out();
+    stage.origin_sends(second, &packets::conclusion_response(77, 4242, 0x0516_2222, 500));
+    let answer = stage.answer();
+    assert_eq!((answer.kind, answer.cookie), (packets::CONCLUSION, cookie));
+    assert_eq!(stage.shard.counters().sessions, 1);
+    assert_eq!(stage.shard.counters().pending, 0);
+}
+
+#[test]
+fn a_caller_that_met_a_closed_port_four_times_gets_a_bad_gateway_and_control_hears_of_each() {
+    let mut stage = Stage::new();
+    stage.conclude(client(5000), 77, Some(STREAM_ID));
+    let mut ended = Vec::new();
+    for attempt in 1..=4 {
+        let session = meet_closed_port(&mut stage);
+        let reason_told = match attempt {
+            4 => EndReason::Refused(Rejection::BadGateway),
+            _ => EndReason::TakenElsewhere,
+        };
+        let is_told = |event: &Event| {
+            matches!(event, Event::Ended { session: of, reason, .. }
+                if (*of, *reason) == (session, reason_told))
+        };
+        ended.push(stage.events.iter().filter(|event| is_told(event)).count());
+        let is_refused = stage.out.iter().any(|out| matches!(out, Out::ToClient { .. }));
+        assert_eq!(is_refused, attempt == 4, "attempt {attempt}");
+    }
+    assert_eq!(ended, [1; 4]);
     assert_eq!(stage.answer().kind, 2502);
 }
 
 #[test]
 fn a_session_without_descriptor_is_an_overload_and_one_without_a_way_a_bad_gateway() {
-    for (error, kind) in [(PortError::Exhausted, 2402), (PortError::Unreachable, 2502)] {
+    for (error, kind) in [(PortError::Exhausted, 2402), (PortError::Other(1), 2502)] {
         let mut stage = Stage::new();
         stage.conclude(client(5000), 77, Some(STREAM_ID));
         let session = stage.pick().session;

@@ -162,9 +162,9 @@ pub static SETTINGS: &[Setting] = &[
         value: "ORIGIN",
         group: Group::Origins,
         help: "An origin that does not register: name=a,ip=10.0.0.5,srt=10080,rtc=8000,api=1985; \
-               only ip has to be there. For registered ones of that name or ip, too: \
-               path=/{path}/{kind} (or {app}, {stream}), host=client|origin, direct=PORT. \
-               Repeatable; in the variable separated by semicolons.",
+               only ip has to be there. Also for registered ones, by name or ip: \
+               path=/{path}/{kind} ({app}, {stream}), host=client|origin, direct=PORT, \
+               capacity=SESSIONS. Repeatable; the variable takes semicolons.",
         unset: "none",
         separator: Some(';'),
         read: |config, text| set(&mut config.origins, origins::origins(text)),
@@ -182,11 +182,21 @@ pub static SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "origin-check",
+        variable: "RINGWAY_ORIGIN_CHECK",
+        value: "DURATION",
+        group: Group::Origins,
+        help: "Check every origin so often, or off: its SRT listener and its HTTP API.",
+        read: |config, text| set(&mut config.origin_check, values::origin_check(text)),
+        show: |config| Some(values::show_duration_or_off(config.origin_check)),
+        ..PLAIN
+    },
+    Setting {
         name: "balancer",
         variable: "PROXY_LOAD_BALANCER_TYPE",
         value: "KIND",
         group: Group::Origins,
-        help: "How an origin is chosen for a stream: memory (by what this relay alone knows).",
+        help: "How an origin is chosen: memory (by what this relay alone knows).",
         read: |config, text| set(&mut config.balancer, balancer(text)),
         show: |config| Some(values::show_word(config.balancer, BALANCERS)),
         ..PLAIN
@@ -220,7 +230,7 @@ pub static SETTINGS: &[Setting] = &[
         value: "NAMES",
         group: Group::Origins,
         help: "Host names that count as virtual hosts, separated by commas.",
-        unset: "none: every stream is in the default virtual host",
+        unset: "none: all in one virtual host",
         separator: Some(','),
         read: |config, text| set(&mut config.vhosts, values::host_names(text)),
         show: |config| join(config.vhosts.iter().cloned(), ","),
@@ -309,7 +319,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Gather datagrams for so long (250us), but only while that brings four or more: \
                less CPU for more delay.",
         read: |config, text| set(&mut config.batch_wait, values::batch_wait(text)),
-        show: |config| Some(values::show_batch_wait(config.batch_wait)),
+        show: |config| Some(values::show_duration_or_off(config.batch_wait)),
         ..PLAIN
     },
     Setting {

@@ -6,7 +6,10 @@
 //! members in one process only.
 //!
 //! An origin that answers no handshakes is no reason to lose a stream while another answers:
-//! unless media flows in a session of it, the stream moves. Where none answers, all are tried.
+//! unless media flows in a session of it, the stream moves. Where none answers, all are tried, the
+//! one whose last failure is the longest ago first.
+//! One that is being emptied or is full gets no new streams, come what may, but still the sessions
+//! of those that it has.
 //!
 //! Who cannot be served where the stream is published is refused: at another origin a player would
 //! wait for media that never comes. While nobody publishes it, the stream goes where its publisher
@@ -32,15 +35,16 @@ pub(super) fn pick<'a>(
     now: Instant,
     wish: &Wish<'_>,
 ) -> Option<&'a Origin> {
-    let is_healthy = |origin: &Origin| directory.is_healthy(origin, now);
+    let is_eligible = |origin: &Origin| directory.is_eligible(origin, wish.kind, now);
+    let is_open = |origin: &Origin| directory.is_open(origin, now);
     let is_alive = |origin: &Origin| directory.is_alive(origin, now);
     let kept = kept(directory, now, wish);
     kept.filter(|(_, hold)| *hold == Hold::Firm)
         .map(|(origin, _)| origin)
         .or_else(|| bonded(directory, wish).filter(|origin| is_alive(origin)))
-        .or_else(|| least_loaded(directory, wish, is_healthy))
+        .or_else(|| least_loaded(directory, wish, is_eligible))
         .or_else(|| kept.map(|(origin, _)| origin))
-        .or_else(|| least_loaded(directory, wish, is_alive))
+        .or_else(|| least_recently_failed(directory, wish, is_open))
         .filter(|origin| origin.takes(wish.kind))
 }
 
@@ -53,8 +57,10 @@ pub(super) fn pick_direct<'a>(
 ) -> Option<&'a Origin> {
     directory
         .origins()
-        .filter(|origin| directory.is_alive(origin, now) && origin.takes(Kind::Direct))
-        .max_by_key(|origin| (!origin.is_failing(now), weight(client, origin.direct_address())))
+        .filter(|origin| directory.is_open(origin, now) && origin.takes(Kind::Direct))
+        .max_by_key(|origin| {
+            (!origin.is_failing(Kind::Direct, now), weight(client, origin.direct_address()))
+        })
 }
 
 /// Where the other members of the caller's bonding group are.
@@ -73,14 +79,14 @@ enum Hold {
 fn kept<'a>(directory: &'a Directory, now: Instant, wish: &Wish<'_>) -> Option<(&'a Origin, Hold)> {
     let stream = directory.stream(wish.stream)?;
     let origin = directory.origin(stream.origin())?;
-    let is_alive = directory.is_alive(origin, now);
+    let is_open = directory.is_open(origin, now);
     if !origin.takes(wish.kind) && may_leave(stream, wish.role) {
         None
     } else if stream.is_established() {
         Some((origin, Hold::Firm))
-    } else if stream.is_idle() && !is_alive {
+    } else if stream.is_idle() && (!is_open || origin.is_failing(wish.kind, now)) {
         None
-    } else if origin.is_failing(now) {
+    } else if origin.is_failing(wish.kind, now) {
         // Callers that try again and again must not bind each other to it.
         Some((origin, Hold::Loose))
     } else {
@@ -107,6 +113,21 @@ fn least_loaded<'a>(
     )
 }
 
+/// The last resort. Whoever tries again and again meets them one after the other.
+fn least_recently_failed<'a>(
+    directory: &'a Directory,
+    wish: &Wish<'_>,
+    is_eligible: impl Fn(&Origin) -> bool,
+) -> Option<&'a Origin> {
+    let stream = wish.stream.as_str();
+    directory.origins().filter(|origin| is_eligible(origin) && origin.takes(wish.kind)).min_by_key(
+        |origin| {
+            let weight = Reverse(weight(stream, signalled_address(origin)));
+            (origin.failed_at(wish.kind), origin.sessions(), weight)
+        },
+    )
+}
+
 /// The same for all protocols, so that a stream is at one origin even where two relays see one half
 /// of it each.
 fn signalled_address(origin: &Origin) -> Option<SocketAddr> {
@@ -124,13 +145,16 @@ fn weight(name: &str, origin: Option<SocketAddr>) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-
-    use super::*;
     use std::net::IpAddr;
 
+    use proptest::prelude::*;
+
+    use super::*;
     use crate::config::StaticOrigin;
     use crate::control::directory::fixtures::*;
+    use crate::control::health::Sign;
     use crate::control::registration::Endpoint;
+    use crate::control::schedule::{Found, Plan};
     use crate::shard::command::RtcId;
     use crate::shard::{OriginId, PickRequest};
 
@@ -275,7 +299,7 @@ mod tests {
         let mut directory = directory();
         let failing = directory.register(now, registration("a", 1, Some(10080))).unwrap().0;
         let other = directory.register(now, registration("b", 2, Some(10080))).unwrap().0;
-        directory.origin_failed(now, failing);
+        directory.origin_failed(now, failing, Kind::Srt);
         (directory, failing, other)
     }
 
@@ -304,19 +328,24 @@ mod tests {
         let (mut directory, failing, _) = one_failing(now);
         directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
         directory.established(session(1), CLIENT);
-        directory.origin_failed(now, failing);
+        directory.origin_failed(now, failing, Kind::Srt);
         assert_eq!(choose(&directory, now, "live/a"), Some(failing));
     }
 
     #[test]
-    fn where_every_origin_fails_streams_keep_theirs_and_new_ones_are_spread() {
+    fn where_every_origin_fails_streams_in_use_keep_theirs_and_others_try_all_in_turn() {
         let now = Instant::now();
+        let at = |seconds| now + std::time::Duration::from_secs(seconds);
         let (mut directory, failing, other) = one_failing(now);
-        directory.open(now, session(1), &request(1, "live/a", Role::Publish), failing);
-        directory.close(now, session(1));
-        directory.origin_failed(now, other);
-        assert_eq!(choose(&directory, now, "live/a"), Some(failing));
-        assert!(choose(&directory, now, "live/b").is_some());
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), other);
+        directory.origin_failed(at(1), other, Kind::Srt);
+        assert_eq!(choose(&directory, at(1), "live/a"), Some(other));
+        assert_eq!(choose(&directory, at(1), "live/b"), Some(failing));
+        directory.origin_failed(at(2), failing, Kind::Srt);
+        assert_eq!(choose(&directory, at(2), "live/b"), Some(other));
+        directory.close(at(2), session(1));
+        directory.origin_failed(at(3), other, Kind::Srt);
+        assert_eq!(choose(&directory, at(3), "live/a"), Some(failing));
     }
 
     #[test]
@@ -352,6 +381,83 @@ mod tests {
         assert_eq!(choose(&directory, now, "live/a"), Some(origin));
     }
 
+    /// Origins of one kind that take so many sessions each.
+    fn capped(now: Instant, capacities: &[u32]) -> Directory {
+        let origins: Vec<_> = (1..)
+            .zip(capacities)
+            .map(|(host, capacity)| StaticOrigin {
+                srt: Some(10080),
+                capacity: Some(*capacity),
+                ..StaticOrigin::at(&format!("o{host}"), IpAddr::from([10, 0, 0, host]))
+            })
+            .collect();
+        let plan = Plan { interval: Some(TTL), asks_key_length: false };
+        Directory::new(now, &origins, TTL, plan)
+    }
+
+    #[test]
+    fn a_full_origin_gets_no_new_stream_but_the_sessions_of_those_that_it_has() {
+        let now = Instant::now();
+        let mut directory = capped(now, &[1, 5]);
+        directory.open(now, session(1), &request(1, "live/a", Role::Publish), OriginId(0));
+        for slot in 2..=4 {
+            directory.open(now, session(slot), &request(slot, "live/b", Role::Play), OriginId(1));
+        }
+        assert_eq!(choose(&directory, now, "live/c"), Some(OriginId(1)), "although it has more");
+        assert_eq!(choose(&directory, now, "live/a"), Some(OriginId(0)));
+    }
+
+    #[test]
+    fn where_all_origins_are_full_new_streams_are_refused_until_a_session_ends() {
+        let now = Instant::now();
+        let mut directory = capped(now, &[1, 1]);
+        assert!(!directory.is_full(Kind::Srt, now));
+        for (slot, name) in [(1, "live/a"), (2, "live/b")] {
+            let origin = choose(&directory, now, name).unwrap();
+            directory.open(now, session(slot), &request(slot, name, Role::Publish), origin);
+        }
+        assert_eq!(choose(&directory, now, "live/c"), None);
+        assert!(directory.is_full(Kind::Srt, now));
+        assert!(!directory.is_full(Kind::WebRtc, now), "nobody takes it");
+        directory.close(now, session(2));
+        assert!(choose(&directory, now, "live/c").is_some());
+    }
+
+    #[test]
+    fn an_origin_that_is_drained_keeps_its_live_streams_and_gets_no_others() {
+        let now = Instant::now();
+        let mut directory = capped(now, &[9, 9]);
+        for (slot, name) in [(1, "live/a"), (2, "live/b")] {
+            directory.open(now, session(slot), &request(slot, name, Role::Publish), OriginId(0));
+            directory.established(session(slot), CLIENT);
+        }
+        assert!(directory.drain("o1", true).is_some());
+        assert_eq!(choose(&directory, now, "live/a"), Some(OriginId(0)));
+        directory.close(now, session(1));
+        assert_eq!(choose(&directory, now, "live/a"), Some(OriginId(1)));
+        assert_eq!(choose(&directory, now, "live/c"), Some(OriginId(1)));
+        directory.drain("1", true);
+        assert_eq!(choose(&directory, now, "live/c"), None, "a drain is no fault to be overlooked");
+        directory.drain("0", false);
+        assert_eq!(choose(&directory, now, "live/c"), Some(OriginId(0)));
+        assert!(directory.drain("o9", true).is_none());
+    }
+
+    #[test]
+    fn webrtc_avoids_an_origin_that_fails_at_it_alone() {
+        let now = Instant::now();
+        let mut directory = directory();
+        for n in 1..=2 {
+            let both = with_webrtc(registration(&format!("o{n}"), n, Some(10080)));
+            directory.register(now, both).unwrap();
+        }
+        directory.origin_failed(now, OriginId(0), Kind::WebRtc);
+        let names: Vec<_> = (0..50).map(|n| format!("live/{n}")).collect();
+        let by_webrtc = |name: &String| choose_webrtc(&directory, now, name, Role::Publish);
+        assert!(names.iter().all(|name| by_webrtc(name) == Some(OriginId(1))));
+        assert!(names.iter().any(|name| choose(&directory, now, name) == Some(OriginId(0))));
+    }
+
     /// An origin of both protocols, and one that has SRT alone.
     fn both_and_srt(now: Instant) -> (Directory, OriginId, OriginId) {
         let mut directory = directory();
@@ -381,7 +487,7 @@ mod tests {
         let now = Instant::now();
         let ip = IpAddr::from([10, 0, 0, 9]);
         let origin = StaticOrigin { api: Some(8889), ..StaticOrigin::at("mtx", ip) };
-        let directory = Directory::new(now, &[origin], TTL);
+        let directory = Directory::new(now, &[origin], TTL, UNCHECKED);
         assert!(choose_webrtc(&directory, now, "live/a", Role::Publish).is_some());
         assert_eq!(choose(&directory, now, "live/a"), None, "it has no SRT");
     }
@@ -465,7 +571,7 @@ mod tests {
                 ..StaticOrigin::at(&format!("p{host}"), IpAddr::from([10, 0, 0, host]))
             })
             .collect();
-        Directory::new(now, &origins, TTL)
+        Directory::new(now, &origins, TTL, UNCHECKED)
     }
 
     #[test]
@@ -492,7 +598,7 @@ mod tests {
         };
         let few = [origin(1, None), origin(2, None)];
         let more = [origin(1, Some(10080)), origin(2, None)];
-        let [few, more] = [few, more].map(|origins| Directory::new(now, &origins, TTL));
+        let [few, more] = [few, more].map(|origins| Directory::new(now, &origins, TTL, UNCHECKED));
         for n in 0..50 {
             let client = format!("libp2p+webrtc+v1/{n}");
             let pick = |directory| pick_direct(directory, now, &client).map(Origin::id);
@@ -500,16 +606,115 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Copy, Debug)]
+    enum Happens {
+        /// To an origin.
+        Check(u32, bool),
+        Failure(u32),
+        Success(u32),
+        Drain(u32, bool),
+        /// A caller comes for a stream.
+        Caller(u32),
+        /// The oldest session ends.
+        End,
+    }
+
+    const ORIGINS: u32 = 4;
+    const CAPACITY: u32 = 6;
+
+    fn happens() -> impl Strategy<Value = (u64, Happens)> {
+        let origin = || 0..ORIGINS;
+        let what = prop_oneof![
+            8 => (origin(), any::<bool>()).prop_map(|(origin, ok)| Happens::Check(origin, ok)),
+            2 => origin().prop_map(Happens::Failure),
+            1 => origin().prop_map(Happens::Success),
+            1 => (origin(), any::<bool>()).prop_map(|(origin, on)| Happens::Drain(origin, on)),
+            8 => (0_u32..40).prop_map(Happens::Caller),
+            4 => Just(Happens::End),
+        ];
+        (0_u64..3_000, what)
+    }
+
+    /// What may be said of the origin of a new stream, whatever is wrong with the others.
+    fn assert_new_stream(directory: &Directory, now: Instant, picked: Option<OriginId>) {
+        let open: Vec<_> =
+            directory.origins().filter(|origin| directory.is_open(origin, now)).collect();
+        let is_well = |origin: &&Origin| !origin.is_failing(Kind::Srt, now);
+        match picked.and_then(|id| directory.origin(id)) {
+            None => assert!(open.is_empty(), "a stream is refused although {open:?} are open"),
+            Some(origin) => {
+                assert!(directory.is_open(origin, now), "{origin:?}");
+                let is_last_resort = !open.iter().any(is_well);
+                assert!(is_well(&origin) || is_last_resort, "{origin:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn new_streams_go_to_origins_in_order_whatever_happens_and_to_any_where_none_is(
+            history in prop::collection::vec(happens(), 0..300)
+        ) {
+            let mut now = Instant::now();
+            let mut directory = capped(now, &[CAPACITY; ORIGINS as usize]);
+            let mut live = std::collections::VecDeque::new();
+            for (slot, (pause_ms, what)) in (0..).zip(history) {
+                now += std::time::Duration::from_millis(pause_ms);
+                match what {
+                    Happens::Check(origin, is_answered) => {
+                        let result = if is_answered { Ok(()) } else { Err(Sign::Silent) };
+                        let id = OriginId(origin);
+                        let before = directory.origin(id).unwrap().is_failing(Kind::Srt, now);
+                        let found = Found { result, key_length: None };
+                        directory.checked(now, id, Kind::Srt, found);
+                        let after = directory.origin(id).unwrap().is_failing(Kind::Srt, now);
+                        prop_assert!(!is_answered || before || !after);
+                    }
+                    Happens::Failure(origin) => {
+                        directory.origin_failed(now, OriginId(origin), Kind::Srt);
+                    }
+                    Happens::Success(origin) => {
+                        directory.origin_succeeded(now, OriginId(origin), Kind::Srt);
+                    }
+                    Happens::Drain(origin, is_draining) => {
+                        directory.drain(&origin.to_string(), is_draining);
+                    }
+                    Happens::Caller(stream) => {
+                        let request = request(slot, &format!("live/{stream}"), Role::Play);
+                        let picked = choose_for(&directory, now, &request);
+                        let is_new = directory.stream(&request.stream).is_none();
+                        if is_new {
+                            assert_new_stream(&directory, now, picked);
+                        }
+                        if let Some(origin) = picked {
+                            directory.open(now, session(slot), &request, origin);
+                            live.push_back(slot);
+                        }
+                    }
+                    Happens::End => {
+                        if let Some(slot) = live.pop_front() {
+                            directory.close(now, session(slot));
+                        }
+                    }
+                }
+                let sessions: u32 = directory.origins().map(Origin::sessions).sum();
+                prop_assert_eq!(sessions as usize, live.len());
+                directory.recovered(now);
+                directory.expire(now);
+            }
+        }
+    }
+
     #[test]
     fn clients_without_signalling_avoid_an_origin_that_fails_while_there_is_another() {
         let now = Instant::now();
         let mut directory = direct_origins(now, 1..=2);
-        directory.origin_failed(now, OriginId(0));
+        directory.origin_failed(now, OriginId(0), Kind::Direct);
         for n in 0..50 {
             let picked = pick_direct(&directory, now, &format!("client/{n}")).map(Origin::id);
             assert_eq!(picked, Some(OriginId(1)));
         }
-        directory.origin_failed(now, OriginId(1));
+        directory.origin_failed(now, OriginId(1), Kind::Direct);
         assert!(pick_direct(&directory, now, "client/1").is_some());
     }
 }

@@ -1,11 +1,17 @@
 //! Origins, streams and sessions over time.
 
+use super::super::schedule::KEY_LENGTH_INTERVAL;
 use super::super::stream::{PLAYED_IDLE_TTL, PUBLISHED_IDLE_TTL};
 use super::fixtures::*;
 use super::*;
 use crate::config::HostHeader;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn heard(key_length: Option<u8>) -> Found {
+    let result = if key_length.is_some() { Ok(()) } else { Err(Sign::Silent) };
+    Found { result, key_length }
+}
 
 #[test]
 fn a_heartbeat_changes_nothing_but_the_time() {
@@ -79,7 +85,7 @@ fn a_configured_origin_never_expires() {
         api: Some(1985),
         ..StaticOrigin::at("a", IpAddr::from([127, 0, 0, 1]))
     };
-    let mut directory = Directory::new(now, &[origin], TTL);
+    let mut directory = Directory::new(now, &[origin], TTL, UNCHECKED);
     assert!(directory.expire(now + 100 * TTL).is_empty());
     let origin = directory.origins().next().unwrap();
     assert!(directory.is_alive(origin, now + 100 * TTL));
@@ -102,15 +108,16 @@ fn the_thousand_and_first_origin_is_refused_and_heartbeats_of_the_others_are_not
 fn an_origin_is_asked_for_its_key_length_until_it_answers_and_again_after_a_restart() {
     let (mut directory, now) = (directory(), Instant::now());
     let (id, _) = directory.register(now, registration("a", 1, Some(1))).unwrap();
-    let due = |directory: &mut Directory, at| directory.take_due_probes(at, 9).len();
+    let due = |directory: &mut Directory, at| directory.take_due_checks(at, 9).len();
     assert_eq!(due(&mut directory, now), 1);
     assert_eq!(due(&mut directory, now), 0);
-    directory.probed(now, id, None);
-    assert_eq!(due(&mut directory, now + PROBE_INTERVAL - SECOND), 0);
-    assert_eq!(due(&mut directory, now + PROBE_INTERVAL), 1);
+    directory.checked(now, id, Kind::Srt, heard(None));
+    assert_eq!(due(&mut directory, now + KEY_LENGTH_INTERVAL * 4 / 5 - SECOND), 0);
+    assert_eq!(due(&mut directory, now + KEY_LENGTH_INTERVAL * 6 / 5), 1);
+    directory.checked(now, id, Kind::Srt, heard(None));
     directory.register(now, registration("a", 1, Some(1))).unwrap();
     assert_eq!(due(&mut directory, now), 1, "a heartbeat while it is unknown");
-    directory.probed(now, id, Some(16));
+    directory.checked(now, id, Kind::Srt, heard(Some(16)));
     directory.register(now, registration("a", 1, Some(1))).unwrap();
     assert_eq!(due(&mut directory, now), 0, "a heartbeat while it is known");
     let mut restarted = registration("a", 1, Some(1));
@@ -121,12 +128,29 @@ fn an_origin_is_asked_for_its_key_length_until_it_answers_and_again_after_a_rest
 }
 
 #[test]
+fn a_session_that_finds_nobody_has_the_origin_checked_at_once_for_all_that_it_takes() {
+    let now = Instant::now();
+    let plan = Plan { interval: Some(SECOND), asks_key_length: true };
+    let mut directory = Directory::new(now, &[], TTL, plan);
+    let (id, _) = directory.register(now, with_webrtc(registration("a", 1, Some(1)))).unwrap();
+    let kinds = |directory: &mut Directory| {
+        let due = directory.take_due_checks(now, 9);
+        due.into_iter().map(|check| check.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&mut directory), [Kind::Srt], "as soon as it is known");
+    directory.checked(now, id, Kind::Srt, heard(Some(16)));
+    assert_eq!(kinds(&mut directory), []);
+    directory.origin_failed(now, id, Kind::Srt);
+    assert_eq!(kinds(&mut directory), [Kind::Srt, Kind::WebRtc]);
+}
+
+#[test]
 fn an_origin_that_changes_its_key_length_is_believed_and_one_that_falls_silent_keeps_it() {
     let (mut directory, now) = (directory(), Instant::now());
     let (id, _) = directory.register(now, registration("a", 1, Some(1))).unwrap();
     for (answer, known) in [(Some(16), 16), (None, 16), (Some(32), 32)] {
-        assert_eq!(directory.take_due_probes(now + PROBE_INTERVAL, 9).len(), 1);
-        directory.probed(now, id, answer);
+        assert_eq!(directory.take_due_checks(now + KEY_LENGTH_INTERVAL * 2, 9).len(), 1);
+        directory.checked(now, id, Kind::Srt, heard(answer));
         assert_eq!(directory.origin(id).unwrap().key_length(), Some(known));
     }
 }
@@ -224,7 +248,7 @@ fn a_configured_origin_without_a_port_says_more_of_one_that_registers() {
     let now = Instant::now();
     let configured =
         [override_for("by-ip", [10, 0, 0, 1], "/ip"), override_for("b", [0, 0, 0, 0], "/name")];
-    let mut directory = Directory::new(now, &configured, TTL);
+    let mut directory = Directory::new(now, &configured, TTL, UNCHECKED);
     assert_eq!(directory.origins().count(), 0);
     for (server, host, path) in [("a", 1, Some("/ip")), ("b", 2, Some("/name")), ("c", 3, None)] {
         let (id, _) = directory.register(now, registration(server, host, None)).unwrap();
@@ -238,7 +262,7 @@ fn a_name_says_more_than_an_address() {
     let now = Instant::now();
     let configured =
         [override_for("x", [10, 0, 0, 1], "/ip"), override_for("a", [10, 0, 0, 7], "/name")];
-    let mut directory = Directory::new(now, &configured, TTL);
+    let mut directory = Directory::new(now, &configured, TTL, UNCHECKED);
     let (id, _) = directory.register(now, registration("a", 1, None)).unwrap();
     assert_eq!(directory.origin(id).unwrap().special().path.as_deref(), Some("/name"));
 }
@@ -247,7 +271,7 @@ fn a_name_says_more_than_an_address() {
 fn what_was_configured_for_an_origin_of_its_own_is_not_said_of_its_neighbour() {
     let now = Instant::now();
     let own = StaticOrigin { api: Some(8889), ..override_for("mtx", [10, 0, 0, 1], "/x") };
-    let mut directory = Directory::new(now, &[own], TTL);
+    let mut directory = Directory::new(now, &[own], TTL, UNCHECKED);
     assert_eq!(directory.origins().next().unwrap().special().path.as_deref(), Some("/x"));
     let (id, _) = directory.register(now, registration("a", 1, None)).unwrap();
     assert_eq!(directory.origin(id).unwrap().special(), &Special::default());

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use super::State;
+use super::State as Control;
 use crate::control::ask::{Expected, Page, Readiness};
+use crate::control::origin::State;
 use crate::control::session_id::SessionRef;
 use crate::control::view::{SessionEntry, StreamEntry};
 use crate::shard::command::{RtcId, SessionView};
-use crate::telemetry::metrics::{ShardSnapshot, Snapshot, cpu_seconds};
+use crate::telemetry::metrics::{OriginSnapshot, ShardSnapshot, Snapshot, cpu_seconds};
 
-impl State {
+impl Control {
     pub(super) fn show_sessions(
         &mut self,
         now: Instant,
@@ -65,10 +66,12 @@ impl State {
             is_up,
             cpu_seconds: thread_cpu_seconds(tid),
         });
-        let origins = self
-            .directory
-            .origins()
-            .map(|origin| (origin.name().to_owned(), self.directory.is_healthy(origin, now)));
+        let origins = self.directory.origins().map(|origin| OriginSnapshot {
+            name: origin.name().to_owned(),
+            is_up: self.directory.state(origin, now) == State::Up,
+            sessions: origin.sessions(),
+            capacity: origin.capacity(),
+        });
         Snapshot {
             shards: shards.collect(),
             origins: origins.collect(),
@@ -81,13 +84,14 @@ impl State {
     }
 
     pub(super) fn readiness(&self, now: Instant) -> Readiness {
-        let live =
-            self.directory.origins().filter(|origin| self.directory.is_alive(origin, now)).count();
-        let up = self
-            .directory
-            .origins()
-            .filter(|origin| self.directory.is_healthy(origin, now))
-            .count();
+        let directory = &self.directory;
+        let in_use = || {
+            directory
+                .origins()
+                .filter(|origin| directory.is_alive(origin, now) && !origin.is_draining())
+        };
+        let live = in_use().count();
+        let up = in_use().filter(|origin| directory.state(origin, now) == State::Up).count();
         match (live, up) {
             _ if self.quit.is_draining() => Readiness::Draining,
             (0, _) => Readiness::NoOrigin,

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{State, millis};
 use crate::control::directory::Session;
+use crate::control::health::Turn;
+use crate::control::origin::Kind;
 use crate::control::session_id::SessionId;
 use crate::protocol::srt::Rejection;
 use crate::shard::OriginId;
@@ -74,21 +76,32 @@ impl State {
     }
 
     /// A session found nobody at its origin.
-    pub(super) fn origin_failed(&mut self, now: Instant, origin: OriginId) {
-        let Some(avoided) = self.directory.origin_failed(now, origin) else {
-            return;
-        };
-        tracing::warn!(
-            origin = self.origin_name(origin),
-            seconds = avoided.as_secs(),
-            "origin failing: it does not answer, and new streams avoid it"
-        );
+    pub(super) fn origin_failed(&mut self, now: Instant, origin: OriginId, kind: Kind) {
+        let turn = self.directory.origin_failed(now, origin, kind);
+        self.tell_turn(origin, kind, turn);
     }
 
     /// A session found its origin.
-    pub(super) fn origin_succeeded(&mut self, origin: OriginId) {
-        if self.directory.origin_succeeded(origin) {
-            tracing::info!(origin = self.origin_name(origin), "origin answers again");
+    pub(super) fn origin_succeeded(&mut self, now: Instant, origin: OriginId, kind: Kind) {
+        let turn = self.directory.origin_succeeded(now, origin, kind);
+        self.tell_turn(origin, kind, turn);
+    }
+
+    /// Says in the log what has become of an origin.
+    pub(super) fn tell_turn(&self, origin: OriginId, kind: Kind, turn: Option<Turn>) {
+        let (origin, takes) = (self.origin_name(origin), kind.label());
+        match turn {
+            Some(Turn::Down(hold)) => {
+                let seconds = hold.as_secs();
+                tracing::warn!(
+                    origin,
+                    takes,
+                    seconds,
+                    "origin down: it does not answer, and new streams avoid it"
+                );
+            }
+            Some(Turn::Up) => tracing::info!(origin, takes, "origin up: new streams may go to it"),
+            None => {}
         }
     }
 }
@@ -103,6 +116,7 @@ fn code(reason: EndReason) -> Option<u32> {
         | EndReason::ClientIdle
         | EndReason::OriginIdle
         | EndReason::OriginGone
+        | EndReason::TakenElsewhere
         | EndReason::Superseded
         | EndReason::PendingOverflow
         | EndReason::DtlsClosed

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use crate::control::balancer::Wish;
+use crate::control::origin::Kind;
 use crate::control::session_id::SessionRef;
 use crate::protocol::srt::Rejection;
 use crate::shard::OriginId;
@@ -55,9 +56,12 @@ impl State {
         }
         let origin = self.balancer.pick(&self.directory, now, &Wish::from(request));
         let pick = origin.and_then(|origin| Some((origin.id(), origin.srt_address()?)));
-        let pick = pick.ok_or(Refusal {
-            rejection: Rejection::Unavailable,
-            cause: "no live origin with SRT",
+        let pick = pick.ok_or_else(|| match self.directory.is_full(Kind::Srt, now) {
+            true => Refusal { rejection: Rejection::Overload, cause: "every origin is full" },
+            false => {
+                let cause = "no live origin with SRT";
+                Refusal { rejection: Rejection::Unavailable, cause }
+            }
         })?;
         match self.admission.admit(now, request.client.ip()) {
             Ok(()) => Ok(pick),
@@ -65,11 +69,11 @@ impl State {
         }
     }
 
-    pub(super) fn established(&mut self, id: SessionRef, setup: Duration) {
+    pub(super) fn established(&mut self, now: Instant, id: SessionRef, setup: Duration) {
         let client = self.directory.session(id).and_then(|session| session.client);
         let origin = client.and_then(|client| self.started(id.into(), client, setup));
         if let Some(origin) = origin {
-            self.origin_succeeded(origin);
+            self.origin_succeeded(now, origin, Kind::Srt);
         }
     }
 
@@ -81,10 +85,17 @@ impl State {
         traffic: Traffic,
         age: Duration,
     ) {
+        // Whoever comes back at once must not be sent to where his session has just died.
+        let found_nobody = matches!(
+            reason,
+            EndReason::Refused(Rejection::BadGateway)
+                | EndReason::TakenElsewhere
+                | EndReason::OriginGone
+        );
         if let Some(session) = self.over(now, id.into(), reason, traffic, age)
-            && reason == EndReason::Refused(Rejection::BadGateway)
+            && found_nobody
         {
-            self.origin_failed(now, session.origin);
+            self.origin_failed(now, session.origin, session.kind);
         }
     }
 }

@@ -52,7 +52,7 @@ impl State {
         let wish = Wish { stream, role, kind: Kind::WebRtc, group: None };
         let origin = self.balancer.pick(&self.directory, now, &wish);
         let origin = origin.and_then(|origin| Some((origin, origin.api_address()?)));
-        let (origin, api) = origin.ok_or(OfferRefused::NoOrigin)?;
+        let (origin, api) = origin.ok_or_else(|| self.no_origin(now, Kind::WebRtc))?;
         self.admission.admit(now, client).map_err(|limit| OfferRefused::Limit(limit.label()))?;
         let placement = Placement {
             session: self.arbiter.reserve(now),
@@ -64,9 +64,17 @@ impl State {
             host: origin.special().host,
         };
         let stream = stream.clone();
-        let opening = Opening { stream, role, source: client, client: None, group: None };
+        let (source, kind) = (client, Kind::WebRtc);
+        let opening = Opening { stream, role, source, client: None, group: None, kind };
         self.directory.open(now, placement.session, opening, placement.origin);
         Ok(Box::new(placement))
+    }
+
+    fn no_origin(&self, now: Instant, kind: Kind) -> OfferRefused {
+        match self.directory.is_full(kind, now) {
+            true => OfferRefused::Limit("every origin is full"),
+            false => OfferRefused::NoOrigin,
+        }
     }
 
     /// Lets all shards expect a session's client. Where there is no such session, `reply` is
@@ -161,9 +169,9 @@ impl State {
     /// The origin could not even be asked.
     pub(super) fn unreachable(&mut self, now: Instant, id: RtcId) {
         if let Some(session) = self.directory.session(id) {
-            let origin = session.origin;
+            let (origin, kind) = (session.origin, session.kind);
             self.abandon(now, id);
-            self.origin_failed(now, origin);
+            self.origin_failed(now, origin, kind);
         }
     }
 
@@ -233,7 +241,7 @@ impl State {
         }
         let origin = self.balancer.pick_direct(&self.directory, now, ufrag);
         let place = origin.and_then(|origin| Some((origin.id(), origin.direct_address()?)));
-        let (origin, address) = place.ok_or(OfferRefused::NoOrigin)?;
+        let (origin, address) = place.ok_or_else(|| self.no_origin(now, Kind::Direct))?;
         // One key for all: each comes once, and must not push real streams out of the table.
         let stream = StreamKey::canonical(DEFAULT_VHOST, DIRECT_STREAM);
         let stream = stream.map_err(|_| OfferRefused::NoOrigin)?;
@@ -241,7 +249,8 @@ impl State {
             .admit(now, client.ip())
             .map_err(|limit| OfferRefused::Limit(limit.label()))?;
         let (source, role) = (client.ip(), Role::Publish);
-        let opening = Opening { stream, role, source, client: None, group: None };
+        let kind = Kind::Direct;
+        let opening = Opening { stream, role, source, client: None, group: None, kind };
         let id = self.arbiter.reserve(now);
         self.directory.open(now, id, opening, origin);
         Ok((id, address))
@@ -282,10 +291,10 @@ impl State {
             let has_answered = traffic.origin_in.packets > 0;
             let is_deaf = reason == EndReason::OriginIdle && !has_answered;
             if reason == EndReason::OriginGone || is_deaf {
-                self.origin_failed(now, session.origin);
+                self.origin_failed(now, session.origin, session.kind);
             } else if has_answered {
                 // Its API answered before any media did, so nothing is known of it sooner.
-                self.origin_succeeded(session.origin);
+                self.origin_succeeded(now, session.origin, session.kind);
             }
         }
         self.tell_shards();

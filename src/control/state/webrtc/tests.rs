@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::config::{Config, HostHeader, HttpRate, StaticOrigin};
-use crate::control::ask::Readiness;
 use crate::control::directory::fixtures::{
     CLIENT, registration, request, session, stream, with_webrtc,
 };
@@ -244,18 +243,18 @@ fn a_session_that_ended_is_counted_no_more() {
 
 #[test]
 fn an_origin_whose_port_is_closed_or_silent_from_the_start_has_failed() {
-    let degraded = Readiness::Degraded { origins_failing: 1 };
-    let ready = Readiness::Ready { origins_up: 1 };
-    for (reason, origin_in, expected) in [
-        (EndReason::OriginGone, 100, degraded),
-        (EndReason::OriginIdle, 0, degraded),
-        (EndReason::OriginIdle, 100, ready),
-        (EndReason::ClientIdle, 0, ready),
+    for (reason, origin_in, has_failed) in [
+        (EndReason::OriginGone, 100, true),
+        (EndReason::OriginIdle, 0, true),
+        (EndReason::OriginIdle, 100, false),
+        (EndReason::ClientIdle, 0, false),
     ] {
         let mut relay = relay(Config::default());
         let id = relay.start();
         relay.end(id, reason, origin_in);
-        assert_eq!(relay.state.readiness(relay.now), expected, "{reason:?} {origin_in}");
+        let origin = relay.state.directory.origin(OriginId(0)).unwrap();
+        let is_failing = origin.is_failing(Kind::WebRtc, relay.now);
+        assert_eq!(is_failing, has_failed, "{reason:?} {origin_in}");
     }
 }
 
@@ -263,9 +262,10 @@ fn an_origin_whose_port_is_closed_or_silent_from_the_start_has_failed() {
 fn an_origin_that_media_came_from_has_failed_no_more() {
     let mut relay = relay(Config::default());
     let id = relay.start();
-    relay.state.origin_failed(relay.now, OriginId(0));
+    relay.state.origin_failed(relay.now, OriginId(0), Kind::WebRtc);
     relay.end(id, EndReason::DtlsClosed, 5);
-    assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
+    let origin = relay.state.directory.origin(OriginId(0)).unwrap();
+    assert!(!origin.is_failing(Kind::WebRtc, relay.now));
 }
 
 #[test]
