@@ -248,7 +248,7 @@ impl Directory {
     }
 
     /// At most `limit` checks of live origins that are due now. Each is given out once until
-    /// [`Self::checked`]; those of an expired origin not before it returns.
+    /// `checked`; those of an expired origin not before it returns.
     pub fn take_due_checks(&mut self, now: Instant, limit: usize) -> Vec<Check> {
         let mut due = Vec::new();
         while due.len() < limit {
