@@ -12,6 +12,7 @@ mod ask;
 pub mod balancer;
 mod connections;
 pub mod directory;
+mod drain;
 mod health;
 mod http;
 mod key_length;
@@ -21,10 +22,12 @@ mod origin_client;
 mod quit;
 mod rate;
 pub mod registration;
+mod service;
 pub mod session_id;
 mod shards;
 mod state;
 pub mod stream;
+pub mod supervisor;
 pub mod tls;
 mod view;
 mod whip;
@@ -49,6 +52,7 @@ use self::ask::Ask;
 use self::connections::Connections;
 use self::http::Manners;
 use self::state::State;
+use self::supervisor::{Reports, Supervisor};
 use self::tls::Tls;
 use crate::config::Config;
 use crate::mailbox::{Mailbox, Post};
@@ -78,6 +82,8 @@ pub struct Parts {
     pub quitting: Sender<()>,
     /// Whether SIGTERM and SIGINT quit. One relay of a process may want that.
     pub handle_signals: bool,
+    /// Who has started the process and wants to hear how it is.
+    pub supervisor: Option<Supervisor>,
     /// How the shards do their I/O, for the metrics.
     pub engine: &'static str,
     /// Sessions of all shards together.
@@ -180,6 +186,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let mut state = State::new(started, &config, shards, parts.engine, parts.sessions_max);
     let mut probes = Probes::default();
     let mut goodbyes = Goodbyes::default();
+    let mut reports = Reports::new(started, parts.supervisor);
     let mut next_tick = started;
     loop {
         let now = Instant::now();
@@ -190,10 +197,12 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
         probes.start(&mut state, now);
         state.advance(now);
         goodbyes.start(&mut state);
+        reports.look(now, &mut state);
         if state.is_stopped() {
             break;
         }
-        let wake_at = state.deadline(now).map_or(next_tick, |deadline| deadline.min(next_tick));
+        let deadlines = [state.deadline(now), reports.deadline(), Some(next_tick)];
+        let wake_at = deadlines.into_iter().flatten().min().unwrap_or(next_tick);
         tokio::select! {
             batch = events.next_batch() => {
                 let now = Instant::now();

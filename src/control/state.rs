@@ -19,6 +19,7 @@ use super::arbiter::Arbiter;
 use super::ask::{Ask, Resource};
 use super::balancer::Balancer;
 use super::directory::Directory;
+use super::drain::{Drain, Goal, News};
 use super::key_length::{Advertised, advertised};
 use super::origin::{Change, Conflict};
 use super::quit::{Quit, Step};
@@ -45,6 +46,8 @@ pub(super) struct State {
     refusals: Refusals,
     goodbyes: Vec<Resource>,
     shards: Shards,
+    /// By an operator; beside quitting, which he need not know of.
+    drain: Drain,
     quit: Quit,
     setup: SetupTimes,
     throttle: Throttle,
@@ -79,6 +82,7 @@ impl State {
             refusals: Refusals::new(),
             goodbyes: Vec::new(),
             shards: Shards::new(shards),
+            drain: Drain::default(),
             quit: Quit::new(config.grace_quit_timeout, config.force_quit_timeout),
             setup: SetupTimes::default(),
             throttle: Throttle::default(),
@@ -184,6 +188,15 @@ impl State {
             Ask::Readiness { reply } => {
                 let _ = reply.send(self.readiness(now));
             }
+            Ask::Drain { goal, reply } => {
+                let _ = reply.send(self.begin_drain(now, goal).then(|| self.service(now)));
+            }
+            Ask::Undrain { reply } => {
+                let _ = reply.send(self.end_drain().then(|| self.service(now)));
+            }
+            Ask::Service { reply } => {
+                let _ = reply.send(self.service(now));
+            }
         }
     }
 
@@ -280,6 +293,60 @@ impl State {
         self.advertised = Some(advertised);
     }
 
+    /// An operator drains the relay. Returns whether he can: one that quits refuses newcomers
+    /// anyway, and ends.
+    fn begin_drain(&mut self, now: Instant, goal: Goal) -> bool {
+        if self.quit.is_draining() {
+            return false;
+        }
+        let sessions = self.directory.sessions_count();
+        let deadline = goal.deadline.map(|deadline| deadline.as_secs_f64());
+        if self.drain.begin(now, goal) {
+            tracing::info!(
+                sessions, sessions_min = goal.sessions_min, deadline,
+                "draining: new sessions are refused, live ones run on"
+            );
+            self.shards.tell_all(|| Command::Drain(true));
+        } else {
+            let sessions_min = goal.sessions_min;
+            tracing::info!(sessions, sessions_min, deadline, "draining: the goal has changed");
+        }
+        // With nobody left it is drained at once, and the answer says so.
+        self.advance_drain(now);
+        true
+    }
+
+    /// Takes a drain back. Returns whether that can be: a relay that quits goes on to refuse.
+    fn end_drain(&mut self) -> bool {
+        if self.quit.is_draining() {
+            return false;
+        }
+        if self.drain.end() {
+            let sessions = self.directory.sessions_count();
+            tracing::info!(sessions, "no longer draining: new sessions are welcome");
+            self.shards.tell_all(|| Command::Drain(false));
+        }
+        true
+    }
+
+    fn advance_drain(&mut self, now: Instant) {
+        let sessions = self.directory.sessions_count();
+        match self.drain.advance(now, sessions) {
+            Some(News::Drained) => {
+                tracing::info!(sessions, "drained: no more sessions are left than allowed");
+            }
+            Some(News::DeadlinePassed) => {
+                tracing::warn!(sessions, "draining: the deadline has passed and sessions are left");
+            }
+            None => {}
+        }
+    }
+
+    /// Whether new sessions are refused, whatever the reason.
+    fn is_draining(&self) -> bool {
+        self.drain.is_draining() || self.quit.is_draining()
+    }
+
     /// Asked to quit: gently the first time, at once the second.
     pub(super) fn quit(&mut self, now: Instant) {
         let step = self.quit.ask(now);
@@ -295,6 +362,7 @@ impl State {
     /// Moves on what waited for room, for the last session or for time.
     pub(super) fn advance(&mut self, now: Instant) {
         self.shards.flush();
+        self.advance_drain(now);
         let sessions = self.directory.sessions_count();
         let step = self.quit.advance(now, sessions, self.shards.are_empty());
         self.take_step(now, step);
@@ -326,7 +394,7 @@ impl State {
     /// When [`Self::advance`] has something to do without anybody's message.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let retry_at = self.shards.has_backlog().then(|| now + RETRY_INTERVAL);
-        [retry_at, self.quit.deadline()].into_iter().flatten().min()
+        [retry_at, self.quit.deadline(), self.drain.deadline()].into_iter().flatten().min()
     }
 
     /// Whether everything has been said: the shards have been told to stop, and no mailbox is too
@@ -493,7 +561,75 @@ mod tests {
         relay.commands(0);
         assert_refused(&relay.pick(0, 1), Rejection::Close);
         assert_eq!(relay.state.register(relay.now, registration("b", 2, Some(1))), Ok(()));
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Quitting);
+    }
+
+    #[test]
+    fn an_operators_drain_refuses_newcomers_until_it_is_taken_back() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        assert!(relay.state.begin_drain(relay.now, Goal::default()));
         assert_eq!(relay.state.readiness(relay.now), Readiness::Draining);
+        for shard in 0..2 {
+            assert!(matches!(relay.commands(shard)[..], [Command::Drain(true)]));
+        }
+        assert_refused(&relay.pick(0, 2), Rejection::Close);
+        assert!(relay.state.end_drain());
+        for shard in 0..2 {
+            assert!(matches!(relay.commands(shard)[..], [Command::Drain(false)]));
+        }
+        assert_opened(&relay.pick(0, 3));
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
+    }
+
+    #[test]
+    fn a_relay_that_is_drained_stays() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        relay.state.begin_drain(relay.now, Goal::default());
+        relay.commands(0);
+        relay.ended(0, 1, EndReason::ClientShutdown);
+        relay.state.advance(relay.now);
+        let service = relay.state.service(relay.now);
+        assert!(service.drain.unwrap().is_drained, "{service:?}");
+        assert_eq!(service.sessions, 0);
+        assert!(relay.commands(0).is_empty());
+        assert!(!relay.state.is_stopped());
+    }
+
+    #[test]
+    fn a_drain_without_sessions_is_over_as_soon_as_it_begins() {
+        let mut relay = Relay::with_origin();
+        relay.state.begin_drain(relay.now, Goal::default());
+        assert!(relay.state.service(relay.now).drain.unwrap().is_drained);
+    }
+
+    #[test]
+    fn the_deadline_of_a_drain_wakes_control() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        let deadline = Some(Duration::from_secs(5));
+        relay.state.begin_drain(relay.now, Goal { deadline, ..Goal::default() });
+        assert_eq!(relay.state.deadline(relay.now), Some(relay.now + Duration::from_secs(5)));
+        relay.now += Duration::from_secs(5);
+        relay.state.advance(relay.now);
+        assert_eq!(relay.state.deadline(relay.now), None);
+    }
+
+    #[test]
+    fn a_drained_relay_quits_as_any_other_and_can_no_longer_be_undrained() {
+        let mut relay = Relay::with_origin();
+        relay.pick(0, 1);
+        relay.state.begin_drain(relay.now, Goal::default());
+        relay.commands(0);
+        relay.state.quit(relay.now);
+        assert_eq!(relay.state.readiness(relay.now), Readiness::Quitting);
+        assert!(!relay.state.end_drain());
+        assert!(!relay.state.begin_drain(relay.now, Goal::default()));
+        relay.ended(0, 1, EndReason::ClientShutdown);
+        relay.state.advance(relay.now);
+        let told = relay.commands(0);
+        assert!(matches!(told[..], [Command::Drain(true), .., Command::CloseAll]), "{told:?}");
     }
 
     #[test]

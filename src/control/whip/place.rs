@@ -184,7 +184,7 @@ pub(super) fn new_token() -> Result<Token, Problem> {
 fn refusal(refused: OfferRefused) -> Problem {
     match refused {
         OfferRefused::Draining => {
-            Problem::unavailable("draining: the relay is quitting and takes no new sessions")
+            Problem::unavailable("draining: the relay takes no new sessions")
         }
         OfferRefused::NoOrigin => Problem::unavailable("no live origin takes WebRTC"),
         OfferRefused::Limit(_) => {
