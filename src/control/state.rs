@@ -303,7 +303,9 @@ impl State {
         let deadline = goal.deadline.map(|deadline| deadline.as_secs_f64());
         if self.drain.begin(now, goal) {
             tracing::info!(
-                sessions, sessions_min = goal.sessions_min, deadline,
+                sessions,
+                sessions_min = goal.sessions_min,
+                deadline,
                 "draining: new sessions are refused, live ones run on"
             );
             self.shards.tell_all(|| Command::Drain(true));

@@ -407,6 +407,7 @@ mod tests {
             setup,
             sessions_expected: 3,
             webrtc_refusals: vec![("no_origin", 2), ("rate", 0)],
+            is_draining: true,
             version: "0.1.0",
             engine: "mmsg",
         }
@@ -488,6 +489,7 @@ mod tests {
         assert_holds(r#"ringway_origin_up{origin="a"} 1"#);
         assert_holds(r#"ringway_origin_up{origin="b \"x\"\\"} 0"#);
         assert_holds("ringway_origins 2");
+        assert_holds("ringway_draining 1");
     }
 
     #[test]
