@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
+use axum::http::header::{HOST, HeaderMap, ORIGIN};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ async fn drain(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Value>, Problem> {
+    refuse_other_sites(&headers)?;
     let Query(query) = query.map_err(|error| bad_request(error.body_text()))?;
     let body = read_body(&headers, body, BODY_MAX).await?;
     let goal = goal(&query, &body).map_err(bad_request)?;
@@ -43,9 +44,31 @@ async fn drain(
     service.map(shown).map(Json).ok_or_else(quitting)
 }
 
-async fn undrain(State(api): State<Api>, _: Operator) -> Result<Json<Value>, Problem> {
+async fn undrain(
+    State(api): State<Api>,
+    _: Operator,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    refuse_other_sites(&headers)?;
     let service = api.ask_or_fail(|reply| Ask::Undrain { reply }).await?;
     service.map(shown).map(Json).ok_or_else(quitting)
+}
+
+/// Lets no page of the web speak for the operator whose browser shows it: a browser posts to any
+/// address without asking, this host's own included, and says for which site.
+fn refuse_other_sites(headers: &HeaderMap) -> Result<(), Problem> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(origin) = headers.get(ORIGIN) else {
+        return Ok(());
+    };
+    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    match site {
+        Some((_, authority)) if Some(authority) == text(HOST) => Ok(()),
+        Some(_) | None => {
+            let detail = "a page of another site cannot do that";
+            Err(Problem::new(StatusCode::FORBIDDEN, detail))
+        }
+    }
 }
 
 fn bad_request(detail: String) -> Problem {
@@ -174,6 +197,20 @@ mod tests {
         ] {
             let error = read(&[query], "").unwrap_err();
             assert!(error.contains(reason), "{query:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_do_not_speak_for_operators() {
+        let of = |origin: &str| {
+            let pair = |name, text: &str| (name, text.parse().unwrap());
+            let pairs = [pair(HOST, "127.0.0.1:12025"), pair(ORIGIN, origin)];
+            refuse_other_sites(&HeaderMap::from_iter(pairs)).is_ok()
+        };
+        assert!(refuse_other_sites(&HeaderMap::new()).is_ok(), "no browser");
+        assert!(of("http://127.0.0.1:12025"));
+        for other in ["https://page.example", "http://127.0.0.1:8080", "null", "127.0.0.1:12025"] {
+            assert!(!of(other), "{other}");
         }
     }
 
