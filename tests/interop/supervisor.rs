@@ -186,3 +186,14 @@ fn a_supervisor_that_cannot_be_told_anything_is_named_in_the_log_and_the_relay_s
         assert_eq!(get(relay.system, "/livez").unwrap().status, 200);
     }
 }
+
+#[test]
+fn the_unit_file_gives_the_relay_more_time_to_stop_than_it_takes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tuning/ringway.service");
+    let unit = std::fs::read_to_string(path).unwrap();
+    let value = |key| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    assert_eq!(value("Type="), "notify");
+    let stop = value("TimeoutStopSec=").strip_suffix('s').unwrap().parse().unwrap();
+    let force = ringway::config::Config::default().force_quit_timeout;
+    assert!(Duration::from_secs(stop) > force + Duration::from_secs(5), "{force:?}");
+}
