@@ -142,6 +142,11 @@ pub(super) enum ClientError {
     Runtime(#[source] io::Error),
     #[error("{api} is no longer draining: somebody has taken it back")]
     Undrained { api: Api },
+    #[error(
+        "{sessions} session{} left after --deadline {deadline}, and the relay goes on draining",
+        if *sessions == 1 { " is" } else { "s are" }
+    )]
+    DeadlinePassed { sessions: u64, deadline: String },
 }
 
 impl ClientCommand {

@@ -68,8 +68,7 @@ pub(super) fn command(command: clap::Command) -> clap::Command {
     ])
 }
 
-/// Begins the drain, and tells of its progress until it is over: 0 when few enough sessions are
-/// left, 1 when the deadline comes first.
+/// Begins the drain, and tells of its progress until few enough sessions are left.
 pub(super) fn run(command: &ClientCommand, goal: &Goal) -> Result<ExitCode, ClientError> {
     let until = goal.deadline.as_ref().map(|(text, deadline)| (text, Instant::now() + *deadline));
     runtime()?.block_on(async {
@@ -91,13 +90,7 @@ pub(super) fn run(command: &ClientCommand, goal: &Goal) -> Result<ExitCode, Clie
             if let Some((text, until)) = until
                 && Instant::now() >= until
             {
-                let plural = if sessions == 1 { " is" } else { "s are" };
-                let line = format!(
-                    "error: {sessions} session{plural} left after --deadline {text}; \
-                     the relay goes on draining\n"
-                );
-                let _ = std::io::stderr().write_all(line.as_bytes());
-                return Ok(ExitCode::FAILURE);
+                return Err(ClientError::DeadlinePassed { sessions, deadline: text.clone() });
             }
             let next = Instant::now() + POLL_INTERVAL;
             let next = until.map_or(next, |(_, until)| until.min(next));

@@ -46,7 +46,7 @@ pub(super) struct State {
     refusals: Refusals,
     goodbyes: Vec<Resource>,
     shards: Shards,
-    /// By an operator; beside quitting, which he need not know of.
+    /// An operator's. Quitting refuses newcomers by itself.
     drain: Drain,
     quit: Quit,
     setup: SetupTimes,
