@@ -140,6 +140,8 @@ pub(super) enum ClientError {
     Json { api: Api, source: serde_json::Error },
     #[error("start a runtime for a request")]
     Runtime(#[source] io::Error),
+    #[error("the answer of {api} does not say how many sessions are left (is it the system API?)")]
+    NoProgress { api: Api },
     #[error("{api} is no longer draining: somebody has taken it back")]
     Undrained { api: Api },
     #[error(

@@ -77,8 +77,12 @@ pub(super) fn run(command: &ClientCommand, goal: &Goal) -> Result<ExitCode, Clie
         loop {
             let json = command.json(&answer)?;
             let sessions = json.get("sessions").and_then(Value::as_u64);
-            let (Some(sessions), Some("draining" | "quitting")) = (sessions, state(&json)) else {
-                return Err(ClientError::Undrained { api: command.api.clone() });
+            let sessions = match (state(&json), sessions) {
+                (Some("draining" | "quitting"), Some(sessions)) => sessions,
+                (Some("serving"), _) => {
+                    return Err(ClientError::Undrained { api: command.api.clone() });
+                }
+                (_, _) => return Err(ClientError::NoProgress { api: command.api.clone() }),
             };
             if told != Some(sessions) {
                 tell(&command.text(&answer)?);
