@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use ringway::cli::{self, Command};
-use ringway::config::{Config, LogFormat, Notice};
-use ringway::relay::{Relay, Signals};
+use ringway::config::{Config, LogFormat, Notice, sources};
+use ringway::relay::{Relay, Signals, Supervisor};
 use ringway::telemetry::log;
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn serve(config: Config, notices: &[Notice]) -> ExitCode {
     for notice in notices {
         tracing::warn!("{notice}");
     }
-    let relay = match Relay::start(config, Signals::Quit) {
+    let relay = match Relay::start_under(config, Signals::Quit, supervisor()) {
         Ok(relay) => relay,
         Err(error) => {
             cli::report(&error);
@@ -49,6 +49,18 @@ fn serve(config: Config, notices: &[Notice]) -> ExitCode {
         Err(error) => {
             cli::report(&error);
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever has started this process, if it wants to hear of it. One that cannot be told anything is no
+/// reason not to serve.
+fn supervisor() -> Option<Supervisor> {
+    match Supervisor::from_variables(&sources::environment(), std::process::id()) {
+        Ok(supervisor) => supervisor,
+        Err(error) => {
+            tracing::warn!("{error}: the supervisor is told nothing");
+            None
         }
     }
 }

@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, KeyLength, Listen};
+pub use crate::control::supervisor::{Supervisor, SupervisorError};
 use crate::control::tls::{Tls, TlsError};
 use crate::control::{self, ControlError, Parts, Request, ShardLink};
 use crate::engine::{self, EngineError, GroupOptions, Offloads, Settings, ShardHandle, ShardSpec};
@@ -134,6 +135,20 @@ impl Relay {
     /// # Errors
     /// See [`StartError`]. Nothing is left open or running.
     pub fn start(config: Config, signals: Signals) -> Result<Self, StartError> {
+        Self::start_under(config, signals, None)
+    }
+
+    /// The same for a process that `supervisor` has started: it is told when the relay serves, how
+    /// it is, and that it stops.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left open or running, and the supervisor has been told
+    /// nothing.
+    pub fn start_under(
+        config: Config,
+        signals: Signals,
+        supervisor: Option<Supervisor>,
+    ) -> Result<Self, StartError> {
         let resolved = engine::resolve(config.engine)?;
         let offloads = Offloads::probe(config.gso, config.gro)?;
         let cpus = limits::placement(&config)?;
@@ -217,6 +232,7 @@ impl Relay {
             requests,
             quitting: quit_post,
             handle_signals: signals == Signals::Quit,
+            supervisor,
             engine: resolved.engine.label(),
             sessions_max,
         })?;

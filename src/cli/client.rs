@@ -1,5 +1,5 @@
-//! Questions to a running relay: one GET to its system API, shown as a table or as the JSON that
-//! came.
+//! Questions to a running relay: one request to its system API, shown as a table, as a sentence or
+//! as the JSON that came.
 
 use std::fmt;
 use std::io;
@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use hyper::header::{ACCEPT, AUTHORIZATION, HOST};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::drain::{self, Goal};
 use super::{output, report, tables};
 use crate::config::BadValue;
 
@@ -36,6 +37,9 @@ pub(super) enum Question {
     Session(String),
     Origins,
     Streams,
+    /// And to wait until its goal is reached.
+    Drain(Goal),
+    Undrain,
 }
 
 impl Question {
@@ -49,12 +53,21 @@ impl Question {
         Ok(Self::Session(id.to_owned()))
     }
 
+    fn method(&self) -> Method {
+        match self {
+            Self::Sessions | Self::Session(_) | Self::Origins | Self::Streams => Method::GET,
+            Self::Drain(_) | Self::Undrain => Method::POST,
+        }
+    }
+
     fn path(&self) -> String {
         match self {
             Self::Sessions => "/api/v1/sessions".to_owned(),
             Self::Session(id) => format!("/api/v1/sessions/{id}"),
             Self::Origins => "/api/v1/origins".to_owned(),
             Self::Streams => "/api/v1/streams".to_owned(),
+            Self::Drain(goal) => goal.path(),
+            Self::Undrain => "/api/v1/undrain".to_owned(),
         }
     }
 }
@@ -110,7 +123,7 @@ impl fmt::Display for Api {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum ClientError {
+pub(super) enum ClientError {
     #[error("no connection to {api} (is ringway running? --api names another)")]
     Connect { api: Api, source: io::Error },
     #[error("{api} has not answered within {} s", TIMEOUT.as_secs())]
@@ -125,32 +138,50 @@ enum ClientError {
     Refused { api: Api, reason: String, advice: &'static str },
     #[error("the answer of {api} is not the JSON of a relay (is it the system API?)")]
     Json { api: Api, source: serde_json::Error },
-    #[error("start a runtime for one request")]
+    #[error("start a runtime for a request")]
     Runtime(#[source] io::Error),
+    #[error("the answer of {api} does not say how many sessions are left (is it the system API?)")]
+    NoProgress { api: Api },
+    #[error("{api} is no longer draining: somebody has taken it back")]
+    Undrained { api: Api },
+    #[error(
+        "{sessions} session{} left after --deadline {deadline}, and the relay goes on draining",
+        if *sessions == 1 { " is" } else { "s are" }
+    )]
+    DeadlinePassed { sessions: u64, deadline: String },
 }
 
 impl ClientCommand {
     /// Asks, and prints the answer on standard output.
     pub fn run(&self) -> ExitCode {
-        match self.ask().and_then(|answer| self.text(&answer)) {
-            Ok(text) => output(&text),
-            Err(error) => {
-                report(&error);
-                ExitCode::FAILURE
+        let outcome = match &self.question {
+            Question::Drain(goal) => drain::run(self, goal),
+            Question::Sessions
+            | Question::Session(_)
+            | Question::Origins
+            | Question::Streams
+            | Question::Undrain => {
+                self.ask().and_then(|answer| self.text(&answer)).map(|text| output(&text))
             }
-        }
+        };
+        outcome.unwrap_or_else(|error| {
+            report(&error);
+            ExitCode::FAILURE
+        })
     }
 
     /// The body of a successful answer.
     fn ask(&self) -> Result<Bytes, ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(ClientError::Runtime)?.block_on(async {
-            let answer = tokio::time::timeout(TIMEOUT, self.get()).await;
-            answer.unwrap_or_else(|_| Err(ClientError::Timeout { api: self.api.clone() }))
-        })
+        runtime()?.block_on(self.request(self.question.method(), &self.question.path()))
     }
 
-    async fn get(&self) -> Result<Bytes, ClientError> {
+    /// The body of the successful answer to one request.
+    pub(super) async fn request(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
+        let answer = tokio::time::timeout(TIMEOUT, self.exchange(method, path)).await;
+        answer.unwrap_or_else(|_| Err(ClientError::Timeout { api: self.api.clone() }))
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
         let api = || self.api.clone();
         let stream = TcpStream::connect((self.api.host.as_str(), self.api.port))
             .await
@@ -160,7 +191,7 @@ impl ClientCommand {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
         // Ends with the sender; what goes wrong there is what the request reports.
         let connection = tokio::spawn(connection);
-        let answer = sender.send_request(self.request()).await.map_err(http)?;
+        let answer = sender.send_request(self.head(method, path)).await.map_err(http)?;
         let status = answer.status();
         if answer.body().size_hint().lower() > ANSWER_MAX as u64 {
             return Err(ClientError::TooLarge { api: api() });
@@ -188,10 +219,11 @@ impl ClientCommand {
         })
     }
 
-    fn request(&self) -> Request<Empty<Bytes>> {
+    fn head(&self, method: Method, path: &str) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
+        *request.method_mut() = method;
         // The parts have been checked when they were read, so neither conversion fails.
-        *request.uri_mut() = self.question.path().parse().unwrap_or_default();
+        *request.uri_mut() = path.parse().unwrap_or_default();
         let headers = request.headers_mut();
         if let Ok(host) = self.api.to_string().parse() {
             headers.insert(HOST, host);
@@ -207,9 +239,8 @@ impl ClientCommand {
         request
     }
 
-    fn text(&self, answer: &[u8]) -> Result<String, ClientError> {
-        let json: Value = serde_json::from_slice(answer)
-            .map_err(|source| ClientError::Json { api: self.api.clone(), source })?;
+    pub(super) fn text(&self, answer: &[u8]) -> Result<String, ClientError> {
+        let json = self.json(answer)?;
         if self.is_json {
             return Ok(format!("{}\n", String::from_utf8_lossy(answer).trim_end()));
         }
@@ -218,8 +249,20 @@ impl ClientCommand {
             Question::Session(_) => tables::session(&json),
             Question::Origins => tables::origins(&json, None),
             Question::Streams => tables::streams(&json, None),
+            Question::Drain(_) | Question::Undrain => drain::sentence(&json),
         })
     }
+
+    pub(super) fn json(&self, answer: &[u8]) -> Result<Value, ClientError> {
+        serde_json::from_slice(answer)
+            .map_err(|source| ClientError::Json { api: self.api.clone(), source })
+    }
+}
+
+/// For the requests of one command.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(ClientError::Runtime)
 }
 
 /// What an answer that is no success says about itself (RFC 9457), on one line.

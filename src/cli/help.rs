@@ -88,6 +88,8 @@ Commands:
   session ID    Shows one session
   origins       Lists the origins that a running relay knows
   streams       Lists the streams and the origins they are on
+  drain         Refuses new sessions and waits until live ones have ended
+  undrain       Lets new sessions in again
   help COMMAND  Shows the options of a command";
 
 const ORDER: &str = "A value may be set in the file, in .env in the working directory, in the \

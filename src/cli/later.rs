@@ -36,5 +36,4 @@ pub(super) fn explain(error: clap::Error, command: &mut clap::Command) -> clap::
 /// How a flag begins, and its subject.
 const FLAGS: &[(&str, &str)] = &[("--redis-", "Redis")];
 
-const COMMANDS: &[&str] =
-    &["doctor", "explain", "drain", "undrain", "reload", "upgrade", "log", "capture"];
+const COMMANDS: &[&str] = &["doctor", "explain", "reload", "upgrade", "log", "capture"];

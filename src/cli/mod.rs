@@ -4,6 +4,7 @@
 //! Nothing here reads the environment or starts anything.
 
 pub mod client;
+mod drain;
 mod help;
 mod later;
 mod tables;
@@ -19,6 +20,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 pub use self::client::ClientCommand;
 use self::client::{Api, Question};
+use self::drain::Goal;
 use crate::config::settings::{self, SETTINGS};
 use crate::config::sources::{self, API_VARIABLE, FILE_VARIABLE, File};
 use crate::config::{Config, ConfigError, Notice, Resolved, Sources, Variables};
@@ -150,6 +152,8 @@ pub fn parse(
         }
         Some(("origins", flags)) => variables.client(Question::Origins, flags),
         Some(("streams", flags)) => variables.client(Question::Streams, flags),
+        Some(("drain", flags)) => variables.client(Question::Drain(Goal::of(flags)?), flags),
+        Some(("undrain", flags)) => variables.client(Question::Undrain, flags),
         Some((_, flags)) => serve(variables.resolve(flags)?),
         None => serve(variables.resolve(&matches)?),
     }
@@ -250,6 +254,8 @@ fn command() -> clap::Command {
         )
         .subcommand(client_command("origins", "Lists the origins that a running relay knows"))
         .subcommand(client_command("streams", "Lists the streams and the origins they are on"))
+        .subcommand(drain::command(client_command("drain", drain::ABOUT)))
+        .subcommand(client_command("undrain", "Lets new sessions in again"))
 }
 
 /// The flags of `serve`. Their defaults are not clap's business: it could not tell them from typed
@@ -404,7 +410,7 @@ mod tests {
             ("--redis-host redis.example", ["--redis-host", "Redis"]),
             ("--balancer redis", ["--balancer", "Redis"]),
             ("doctor", ["doctor", "not in this version"]),
-            ("drain --min-sessions 3", ["drain", "not in this version"]),
+            ("reload", ["reload", "not in this version"]),
             ("explain live/a", ["explain", "not in this version"]),
         ] {
             let said = usage(line);
@@ -472,6 +478,8 @@ mod tests {
             ("session 0-1-2", Question::Session("0-1-2".to_owned())),
             ("origins", Question::Origins),
             ("streams", Question::Streams),
+            ("drain", Question::Drain(Goal::default())),
+            ("undrain", Question::Undrain),
         ] {
             let client = client(typed(line).unwrap());
             assert_eq!((client.question, client.is_json), (question, false));

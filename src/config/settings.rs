@@ -6,6 +6,8 @@
 
 mod table;
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use super::Config;
@@ -136,6 +138,17 @@ pub fn by_name(name: &str) -> Option<&'static Setting> {
 pub fn token(text: &str) -> Result<SecretString, BadValue> {
     values::secret(text.trim())
 }
+
+/// Reads a duration that an operator gives a running relay, as flags take them.
+///
+/// # Errors
+/// When it is none, or longer than [`DEADLINE_MAX`].
+pub fn deadline(text: &str) -> Result<Duration, BadValue> {
+    values::duration(text.trim(), Duration::from_millis(1), DEADLINE_MAX)
+}
+
+/// Longer than any live event.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 #[cfg(test)]
 mod tests;

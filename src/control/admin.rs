@@ -27,6 +27,7 @@ use super::http::{Peer, Problem, has_token, read_body};
 use super::list;
 use super::origin::Conflict;
 use super::registration::{BODY_MAX, Registration, allowed_networks, is_allowed};
+use super::service;
 use super::session_id::{SessionId, SessionRef};
 use super::view::SessionEntry;
 use super::whip::{self, Signalling};
@@ -62,6 +63,7 @@ impl Api {
             .route("/api/v1/streams", get(streams))
             .route("/api/v1/sessions", get(sessions))
             .route("/api/v1/sessions/{id}", get(session).delete(close_session))
+            .merge(service::routes())
             .route("/metrics", get(show_metrics))
             .route("/livez", get(livez))
             .route("/readyz", get(readyz));
@@ -82,7 +84,7 @@ impl Api {
         answer.await.ok()
     }
 
-    async fn ask_or_fail<T>(
+    pub(super) async fn ask_or_fail<T>(
         &self,
         ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
     ) -> Result<T, Problem> {
@@ -144,7 +146,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
 }
 
 /// Lets operators through: who has the token, or, where there is none, who is on this host.
-struct Operator;
+pub(super) struct Operator;
 
 impl FromRequestParts<Api> for Operator {
     type Rejection = Problem;
@@ -397,6 +399,9 @@ async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Problem> {
             "detail": format!("none of {origins_failing} live origins answers"),
         }))),
         Readiness::Draining => {
+            Err(Problem::unavailable("draining: an operator lets no new sessions in"))
+        }
+        Readiness::Quitting => {
             Err(Problem::unavailable("draining: the relay is quitting and takes no new sessions"))
         }
         Readiness::NoOrigin => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::drain::{Goal, Progress};
 use super::origin::Conflict;
 use super::registration::Registration;
 use super::session_id::{SessionId, SessionRef};
@@ -73,6 +74,13 @@ pub(super) enum Ask {
     Metrics { since: Instant, reply: oneshot::Sender<Snapshot> },
     /// Whether new sessions are welcome.
     Readiness { reply: oneshot::Sender<Readiness> },
+    /// New sessions are refused from now on, and live ones run on. `None` when the relay is
+    /// quitting, which refuses them already.
+    Drain { goal: Goal, reply: oneshot::Sender<Option<Service>> },
+    /// New sessions are welcome again. `None` when the relay is quitting: they are not.
+    Undrain { reply: oneshot::Sender<Option<Service>> },
+    /// Whether it is drained, and how far that has come.
+    Service { reply: oneshot::Sender<Service> },
 }
 
 /// What a client wants by HTTP.
@@ -177,8 +185,20 @@ pub(super) enum Readiness {
     Degraded {
         origins_failing: usize,
     },
+    /// By an operator.
     Draining,
+    Quitting,
     NoOrigin,
+}
+
+/// Whether the relay is in service, as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) is_quitting: bool,
+    /// `None` while nobody drains it.
+    pub(super) drain: Option<Progress>,
+    /// Those that are not over, handshakes under way included.
+    pub(super) sessions: usize,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod balancer;
 mod boxes;
 mod connections;
 pub mod directory;
+mod drain;
 mod health;
 mod http;
 mod kept;
@@ -25,10 +26,12 @@ mod quit;
 mod rate;
 pub mod registration;
 pub mod schedule;
+mod service;
 pub mod session_id;
 mod shards;
 mod state;
 pub mod stream;
+pub mod supervisor;
 pub mod tls;
 mod view;
 mod whip;
@@ -54,6 +57,7 @@ use self::connections::Connections;
 use self::http::Manners;
 use self::schedule::{Check, Found};
 use self::state::State;
+use self::supervisor::{Reports, Supervisor};
 use self::tls::Tls;
 use crate::config::Config;
 use crate::mailbox::{Mailbox, Post};
@@ -82,6 +86,8 @@ pub struct Parts {
     pub quitting: Sender<()>,
     /// Whether SIGTERM and SIGINT quit. One relay of a process may want that.
     pub handle_signals: bool,
+    /// Who has started the process and wants to hear how it is.
+    pub supervisor: Option<Supervisor>,
     /// How the shards do their I/O, for the metrics.
     pub engine: &'static str,
     /// Sessions of all shards together.
@@ -184,6 +190,7 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
     let mut state = State::new(started, &config, shards, parts.engine, parts.sessions_max);
     let mut checks = Checks::default();
     let mut goodbyes = Goodbyes::default();
+    let mut reports = Reports::new(started, parts.supervisor);
     let mut next_tick = started;
     loop {
         let now = Instant::now();
@@ -194,10 +201,12 @@ async fn serve(parts: Parts) -> Result<(), ControlError> {
         checks.start(&mut state, now);
         state.advance(now);
         goodbyes.start(&mut state);
+        reports.look(now, &mut state);
         if state.is_stopped() {
             break;
         }
-        let wake_at = state.deadline(now).map_or(next_tick, |deadline| deadline.min(next_tick));
+        let deadlines = [state.deadline(now), reports.deadline(), Some(next_tick)];
+        let wake_at = deadlines.into_iter().flatten().min().unwrap_or(next_tick);
         tokio::select! {
             batch = events.next_batch() => {
                 let now = Instant::now();

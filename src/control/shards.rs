@@ -107,6 +107,15 @@ impl Shards {
         );
     }
 
+    /// Asks every shard for a sign of life, which [`Self::counters`] tells of.
+    pub(super) fn ask_for_signs_of_life(&mut self, now: Instant) {
+        for shard in self.indices() {
+            // Nobody waits for this very answer.
+            let (reply, _) = oneshot::channel();
+            self.ask_counters(now, shard, Duration::ZERO, reply);
+        }
+    }
+
     /// Asks a shard for a page of sessions. `reply` is dropped when the shard cannot be asked.
     pub(super) fn ask_sessions(
         &mut self,

@@ -18,6 +18,7 @@ use super::arbiter::Arbiter;
 use super::ask::{Ask, Resource};
 use super::balancer::Balancer;
 use super::directory::Directory;
+use super::drain::{Drain, Goal, News};
 use super::health::Turn;
 use super::key_length::{Advertised, advertised};
 use super::origin::{Change, Conflict, Kind};
@@ -46,6 +47,8 @@ pub(super) struct State {
     refusals: Refusals,
     goodbyes: Vec<Resource>,
     shards: Shards,
+    /// An operator's. Quitting refuses newcomers by itself.
+    drain: Drain,
     quit: Quit,
     setup: SetupTimes,
     throttle: Throttle,
@@ -85,6 +88,7 @@ impl State {
             refusals: Refusals::new(),
             goodbyes: Vec::new(),
             shards: Shards::new(shards),
+            drain: Drain::default(),
             quit: Quit::new(config.grace_quit_timeout, config.force_quit_timeout),
             setup: SetupTimes::default(),
             throttle: Throttle::default(),
@@ -192,6 +196,15 @@ impl State {
             }
             Ask::Readiness { reply } => {
                 let _ = reply.send(self.readiness(now));
+            }
+            Ask::Drain { goal, reply } => {
+                let _ = reply.send(self.begin_drain(now, goal).then(|| self.service(now)));
+            }
+            Ask::Undrain { reply } => {
+                let _ = reply.send(self.end_drain().then(|| self.service(now)));
+            }
+            Ask::Service { reply } => {
+                let _ = reply.send(self.service(now));
             }
         }
     }
@@ -302,6 +315,62 @@ impl State {
         self.advertised = Some(advertised);
     }
 
+    /// An operator drains the relay. Returns whether he can: one that quits refuses newcomers
+    /// anyway, and ends.
+    fn begin_drain(&mut self, now: Instant, goal: Goal) -> bool {
+        if self.quit.is_draining() {
+            return false;
+        }
+        let sessions = self.directory.sessions_count();
+        let deadline = goal.deadline.map(|deadline| deadline.as_secs_f64());
+        if self.drain.begin(now, goal) {
+            tracing::info!(
+                sessions,
+                sessions_min = goal.sessions_min,
+                deadline,
+                "draining: new sessions are refused, live ones run on"
+            );
+            self.shards.tell_all(|| Command::Drain(true));
+        } else {
+            let sessions_min = goal.sessions_min;
+            tracing::info!(sessions, sessions_min, deadline, "draining: the goal has changed");
+        }
+        // With nobody left it is drained at once, and the answer says so.
+        self.advance_drain(now);
+        true
+    }
+
+    /// Takes a drain back. Returns whether that can be: a relay that quits goes on to refuse.
+    fn end_drain(&mut self) -> bool {
+        if self.quit.is_draining() {
+            return false;
+        }
+        if self.drain.end() {
+            let sessions = self.directory.sessions_count();
+            tracing::info!(sessions, "no longer draining: new sessions are welcome");
+            self.shards.tell_all(|| Command::Drain(false));
+        }
+        true
+    }
+
+    fn advance_drain(&mut self, now: Instant) {
+        let sessions = self.directory.sessions_count();
+        match self.drain.advance(now, sessions) {
+            Some(News::Drained) => {
+                tracing::info!(sessions, "drained: no more sessions are left than allowed");
+            }
+            Some(News::DeadlinePassed) => {
+                tracing::warn!(sessions, "draining: the deadline has passed and sessions are left");
+            }
+            None => {}
+        }
+    }
+
+    /// Whether new sessions are refused, whatever the reason.
+    fn is_draining(&self) -> bool {
+        self.drain.is_draining() || self.quit.is_draining()
+    }
+
     /// Asked to quit: gently the first time, at once the second.
     pub(super) fn quit(&mut self, now: Instant) {
         let step = self.quit.ask(now);
@@ -317,6 +386,7 @@ impl State {
     /// Moves on what waited for room, for the last session or for time.
     pub(super) fn advance(&mut self, now: Instant) {
         self.shards.flush();
+        self.advance_drain(now);
         let sessions = self.directory.sessions_count();
         let step = self.quit.advance(now, sessions, self.shards.are_empty());
         self.take_step(now, step);
@@ -348,7 +418,7 @@ impl State {
     /// When [`Self::advance`] has something to do without anybody's message.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let retry_at = self.shards.has_backlog().then(|| now + RETRY_INTERVAL);
-        [retry_at, self.quit.deadline()].into_iter().flatten().min()
+        [retry_at, self.quit.deadline(), self.drain.deadline()].into_iter().flatten().min()
     }
 
     /// Whether everything has been said: the shards have been told to stop, and no mailbox is too
@@ -432,223 +502,4 @@ mod fixtures {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::fixtures::Relay;
-    use super::*;
-    use crate::control::ask::Readiness;
-    use crate::control::directory::fixtures::{registration, request, session, stream};
-    use crate::protocol::srt::Rejection;
-    use crate::shard::SessionKey;
-    use crate::shard::command::Role;
-
-    #[track_caller]
-    fn assert_refused(command: &Command, expected: Rejection) {
-        let Command::Refuse { rejection, .. } = command else { panic!("{command:?}") };
-        assert_eq!(*rejection, expected);
-    }
-
-    #[track_caller]
-    fn assert_opened(command: &Command) {
-        assert!(matches!(command, Command::Open { .. }), "{command:?}");
-    }
-
-    #[test]
-    fn a_pick_is_answered_to_the_shard_that_asked_with_the_origins_address() {
-        let mut relay = Relay::with_origin();
-        let command = relay.pick(1, 7);
-        let Command::Open { session: key, address, .. } = command else { panic!("{command:?}") };
-        assert_eq!(key, SessionKey { slot: 7, generation: 1 });
-        assert_eq!(address, SocketAddr::from(([10, 0, 0, 1], 10080)));
-        assert!(relay.commands(0).is_empty());
-    }
-
-    #[test]
-    fn without_a_live_origin_callers_are_told_so() {
-        let mut relay = Relay::new(Config::default());
-        assert_refused(&relay.pick(0, 1), Rejection::Unavailable);
-    }
-
-    #[test]
-    fn the_process_limit_holds_over_all_shards_and_a_session_that_ended_makes_room() {
-        let mut relay = Relay::with_origin();
-        for slot in 0..4 {
-            assert_opened(&relay.pick((slot % 2) as u16, slot));
-        }
-        assert_refused(&relay.pick(0, 9), Rejection::Overload);
-        relay.ended(0, 0, EndReason::ClientShutdown);
-        assert_opened(&relay.pick(1, 10));
-    }
-
-    #[test]
-    fn sessions_that_end_twice_or_were_refused_make_no_room() {
-        let mut relay = Relay::with_origin();
-        for slot in 0..4 {
-            relay.pick(0, slot);
-        }
-        assert_refused(&relay.pick(0, 9), Rejection::Overload);
-        relay.ended(0, 9, EndReason::Refused(Rejection::Overload));
-        assert_refused(&relay.pick(0, 10), Rejection::Overload);
-        relay.ended(0, 0, EndReason::OriginIdle);
-        relay.ended(0, 0, EndReason::OriginIdle);
-        assert_opened(&relay.pick(0, 11));
-        assert_refused(&relay.pick(0, 12), Rejection::Overload);
-    }
-
-    #[test]
-    fn handshakes_under_way_have_a_limit_per_source() {
-        let config = Config { pending_per_source: 1, ..Config::default() };
-        let mut relay = Relay::new(config);
-        relay.state.register(relay.now, registration("a", 1, Some(10080))).unwrap();
-        assert_opened(&relay.pick(0, 1));
-        assert_refused(&relay.pick(1, 2), Rejection::Overload);
-        relay.established(0, 1);
-        assert_opened(&relay.pick(1, 3));
-        relay.ended(1, 3, EndReason::RefusedByOrigin(1010));
-        assert_opened(&relay.pick(1, 4));
-    }
-
-    #[test]
-    fn a_draining_relay_refuses_newcomers_and_still_takes_registrations() {
-        let mut relay = Relay::with_origin();
-        relay.state.quit(relay.now);
-        assert!(matches!(relay.commands(1)[..], [Command::Drain(true)]));
-        relay.commands(0);
-        assert_refused(&relay.pick(0, 1), Rejection::Close);
-        assert_eq!(relay.state.register(relay.now, registration("b", 2, Some(1))), Ok(()));
-        assert_eq!(relay.state.readiness(relay.now), Readiness::Draining);
-    }
-
-    #[test]
-    fn the_relay_quits_when_the_last_session_has_ended_and_every_shard_is_empty() {
-        let mut relay = Relay::with_origin();
-        relay.pick(0, 1);
-        relay.state.quit(relay.now);
-        relay.state.advance(relay.now);
-        assert!(matches!(relay.commands(0)[..], [Command::Drain(true)]));
-        relay.ended(0, 1, EndReason::ClientShutdown);
-        relay.state.advance(relay.now);
-        assert!(matches!(relay.commands(0)[..], [Command::Drain(true), Command::CloseAll]));
-        relay.event(0, Event::Emptied);
-        relay.state.advance(relay.now);
-        assert!(!relay.state.is_stopped());
-        relay.event(1, Event::Emptied);
-        relay.state.advance(relay.now);
-        assert!(relay.state.is_stopped());
-        assert!(matches!(relay.commands(0)[..], [Command::Stop]));
-    }
-
-    #[test]
-    fn the_longest_key_of_the_live_origins_is_told_to_all_shards_once() {
-        let mut relay = Relay::with_origin();
-        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
-        let due = relay.state.take_due_checks(relay.now, 9);
-        assert_eq!(due.len(), 2);
-        let heard = |bytes| Found { result: Ok(()), key_length: Some(bytes) };
-        relay.state.checked(relay.now, due[0].origin, Kind::Srt, heard(16));
-        relay.state.checked(relay.now, due[1].origin, Kind::Srt, heard(32));
-        relay.state.tick(relay.now);
-        for shard in 0..2 {
-            let told = relay.commands(shard);
-            assert!(
-                matches!(told[..], [Command::KeyLength(16), Command::KeyLength(32)]),
-                "{told:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_configured_key_length_needs_no_questions() {
-        let srt_key_length = KeyLength::Bytes(32);
-        let config = Config { srt_key_length, origin_check: None, ..Config::default() };
-        let mut relay = Relay::new(config);
-        relay.state.register(relay.now, registration("a", 1, Some(10080))).unwrap();
-        assert!(relay.state.take_due_checks(relay.now, 9).is_empty());
-    }
-
-    #[test]
-    fn only_a_session_that_lives_can_be_closed() {
-        let mut relay = Relay::with_origin();
-        relay.pick(0, 1);
-        assert!(!relay.state.close(relay.now, session(2).into()));
-        assert!(relay.state.close(relay.now, session(1).into()));
-        let told = relay.commands(0);
-        assert!(matches!(told[..], [Command::Close { reason: EndReason::Operator, .. }]));
-    }
-
-    #[test]
-    fn streams_in_use_are_shown_before_idle_ones() {
-        let mut relay = Relay::with_origin();
-        for (slot, path) in [(1, "live/a"), (2, "live/b"), (3, "live/c")] {
-            relay.event(0, Event::Pick(Box::new(request(slot, path, Role::Publish))));
-        }
-        relay.ended(0, 1, EndReason::ClientShutdown);
-        relay.ended(0, 3, EndReason::ClientShutdown);
-        let (streams, total) = relay.state.streams(relay.now, 1);
-        assert_eq!((streams.len(), total), (1, 3));
-        let shown = serde_json::to_value(&streams[0]).unwrap();
-        assert_eq!(shown["stream"], stream("live/b").as_str());
-    }
-
-    #[test]
-    fn a_session_that_finds_nobody_at_its_origin_sends_the_next_one_elsewhere() {
-        let mut relay = Relay::with_origin();
-        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
-        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
-        relay.ended(0, 1, EndReason::Refused(Rejection::BadGateway));
-        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
-        assert_ne!(first, second);
-        let up: Vec<_> = relay.state.snapshot(relay.now, relay.now).origins;
-        assert_eq!(up.iter().filter(|origin| origin.is_up).count(), 1);
-    }
-
-    #[test]
-    fn a_caller_that_is_taken_elsewhere_gets_another_origin_and_counts_once() {
-        let mut relay = Relay::with_origin();
-        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
-        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
-        relay.ended(0, 1, EndReason::TakenElsewhere);
-        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
-        assert_ne!(first, second);
-        assert_eq!(relay.state.directory.sessions_count(), 1);
-    }
-
-    #[test]
-    fn whoever_lost_his_session_with_his_origin_finds_another_when_he_comes_back() {
-        let mut relay = Relay::with_origin();
-        relay.state.register(relay.now, registration("b", 2, Some(10080))).unwrap();
-        let Command::Open { origin: first, .. } = relay.pick(0, 1) else { panic!("not opened") };
-        relay.established(0, 1);
-        relay.ended(0, 1, EndReason::OriginGone);
-        let Command::Open { origin: second, .. } = relay.pick(0, 2) else { panic!("not opened") };
-        assert_ne!(first, second);
-    }
-
-    #[test]
-    fn what_an_origin_refuses_is_nothing_against_it() {
-        let mut relay = Relay::with_origin();
-        relay.pick(0, 1);
-        relay.ended(0, 1, EndReason::RefusedByOrigin(1010));
-        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
-    }
-
-    #[test]
-    fn a_relay_whose_origins_all_fail_is_degraded_until_one_answers() {
-        let mut relay = Relay::with_origin();
-        relay.pick(0, 1);
-        relay.ended(0, 1, EndReason::Refused(Rejection::BadGateway));
-        assert_eq!(relay.state.readiness(relay.now), Readiness::Degraded { origins_failing: 1 });
-        assert_opened(&relay.pick(0, 2));
-        relay.established(0, 2);
-        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
-    }
-
-    #[test]
-    fn readiness_needs_a_live_origin() {
-        let mut relay = Relay::with_origin();
-        assert_eq!(relay.state.readiness(relay.now), Readiness::Ready { origins_up: 1 });
-        relay.now += Config::default().origin_ttl;
-        assert_eq!(relay.state.readiness(relay.now), Readiness::NoOrigin);
-    }
-}
+mod tests;

@@ -90,6 +90,7 @@ impl Relay {
             requests: from_process,
             quitting: crossbeam_channel::bounded(1).0,
             handle_signals: false,
+            supervisor: None,
             engine: "mmsg",
             sessions_max: 100,
         };

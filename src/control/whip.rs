@@ -215,7 +215,7 @@ fn not_expected(reason: NotExpected) -> Problem {
         NotExpected::PairTaken => "another session has the same ICE credentials: try again",
         NotExpected::TooManyPairs => "the session has restarted ICE too often: begin a new one",
         NotExpected::Full => "the relay has as many sessions as it may: try again later",
-        NotExpected::Draining => "draining: the relay is quitting and takes no new sessions",
+        NotExpected::Draining => "draining: the relay takes no new sessions",
     })
 }
 

@@ -58,6 +58,8 @@ pub struct Snapshot {
     pub sessions_expected: u64,
     /// WebRTC sessions that control refused, by reason. Those of SRT are in the shards' counters.
     pub webrtc_refusals: Vec<(&'static str, u64)>,
+    /// Whether new sessions are refused, because an operator drains the relay or it quits.
+    pub is_draining: bool,
     /// Of this program.
     pub version: &'static str,
     /// How the shards do their I/O.
@@ -280,6 +282,8 @@ impl Snapshot {
         let sockets = shards()
             .map(|(name, shard)| ([("shard", name.as_str())], shard.counters.io.client_sockets));
         out.gauges("client_sockets", "Clients that have a socket of their own", sockets)?;
+        let draining = [(NO_LABELS, u64::from(self.is_draining))];
+        out.gauges("draining", "Whether new sessions are refused", draining)?;
         let build = [("version", self.version), ("engine", self.engine)];
         out.gauges("build_info", "What runs", [(build, 1)])
     }
@@ -433,6 +437,7 @@ mod tests {
             setup,
             sessions_expected: 3,
             webrtc_refusals: vec![("no_origin", 2), ("rate", 0)],
+            is_draining: true,
             version: "0.1.0",
             engine: "mmsg",
         }
@@ -516,6 +521,7 @@ mod tests {
         assert_holds("ringway_origins 2");
         assert_holds(r#"ringway_origin_sessions{origin="a"} 4"#);
         assert_holds(r#"ringway_origin_capacity{origin="a"} 50"#);
+        assert_holds("ringway_draining 1");
     }
 
     #[test]

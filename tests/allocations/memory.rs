@@ -159,6 +159,7 @@ impl Joined {
             requests: asked,
             quitting,
             handle_signals: false,
+            supervisor: None,
             engine: "mmsg",
             sessions_max: SESSIONS,
         };

@@ -3,11 +3,13 @@
 
 mod api;
 mod direct;
+mod drain;
 mod isolation;
 mod leaks;
 mod media;
 mod refusals;
 mod registration;
+mod supervisor;
 mod surroundings;
 mod threads;
 mod tls;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::State as Control;
-use crate::control::ask::{Expected, Page, Readiness};
+use crate::control::ask::{Expected, Page, Readiness, Service};
 use crate::control::origin::State;
 use crate::control::session_id::SessionRef;
 use crate::control::view::{SessionEntry, StreamEntry};
@@ -78,12 +78,32 @@ impl Control {
             setup: self.setup.clone(),
             sessions_expected: self.arbiter.unvalidated_count() as u64,
             webrtc_refusals: self.refusals.by_reason().collect(),
+            is_draining: self.is_draining(),
             version: env!("CARGO_PKG_VERSION"),
             engine: self.engine,
         }
     }
 
-    pub(super) fn readiness(&self, now: Instant) -> Readiness {
+    /// Asks every shard whether it lives.
+    pub(in crate::control) fn ask_for_signs_of_life(&mut self, now: Instant) {
+        self.shards.ask_for_signs_of_life(now);
+    }
+
+    /// Whether every shard has answered since then.
+    pub(in crate::control) fn have_shards_answered(&self, since: Instant) -> bool {
+        self.shards.counters(since).all(|(_, _, has_answered)| has_answered)
+    }
+
+    /// Whether the relay is in service.
+    pub(in crate::control) fn service(&self, now: Instant) -> Service {
+        Service {
+            is_quitting: self.quit.is_draining(),
+            drain: self.drain.progress(now),
+            sessions: self.directory.sessions_count(),
+        }
+    }
+
+    pub(in crate::control) fn readiness(&self, now: Instant) -> Readiness {
         let directory = &self.directory;
         let in_use = || {
             directory
@@ -93,7 +113,8 @@ impl Control {
         let live = in_use().count();
         let up = in_use().filter(|origin| directory.state(origin, now) == State::Up).count();
         match (live, up) {
-            _ if self.quit.is_draining() => Readiness::Draining,
+            _ if self.quit.is_draining() => Readiness::Quitting,
+            _ if self.drain.is_draining() => Readiness::Draining,
             (0, _) => Readiness::NoOrigin,
             (origins_failing, 0) => Readiness::Degraded { origins_failing },
             (_, origins_up) => Readiness::Ready { origins_up },

@@ -51,7 +51,7 @@ impl State {
         now: Instant,
         request: &PickRequest,
     ) -> Result<(OriginId, SocketAddr), Refusal> {
-        if self.quit.is_draining() {
+        if self.is_draining() {
             return Err(Refusal { rejection: Rejection::Close, cause: "draining" });
         }
         let origin = self.balancer.pick(&self.directory, now, &Wish::from(request));

@@ -46,7 +46,7 @@ impl State {
         if !self.offers.take(now, client) {
             return Err(OfferRefused::Rate);
         }
-        if self.quit.is_draining() {
+        if self.is_draining() {
             return Err(OfferRefused::Draining);
         }
         let wish = Wish { stream, role, kind: Kind::WebRtc, group: None };
@@ -236,7 +236,7 @@ impl State {
         client: SocketAddr,
         ufrag: &str,
     ) -> Result<(RtcId, SocketAddr), OfferRefused> {
-        if self.quit.is_draining() {
+        if self.is_draining() {
             return Err(OfferRefused::Draining);
         }
         let origin = self.balancer.pick_direct(&self.directory, now, ufrag);

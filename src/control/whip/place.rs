@@ -183,9 +183,7 @@ pub(super) fn new_token() -> Result<Token, Problem> {
 
 fn refusal(refused: OfferRefused) -> Problem {
     match refused {
-        OfferRefused::Draining => {
-            Problem::unavailable("draining: the relay is quitting and takes no new sessions")
-        }
+        OfferRefused::Draining => Problem::unavailable("draining: the relay takes no new sessions"),
         OfferRefused::NoOrigin => Problem::unavailable("no live origin takes WebRTC"),
         OfferRefused::Limit(_) => {
             Problem::unavailable("the relay has as many sessions as it may: try again later")

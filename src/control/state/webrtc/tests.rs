@@ -7,6 +7,7 @@ use crate::config::{Config, HostHeader, HttpRate, StaticOrigin};
 use crate::control::directory::fixtures::{
     CLIENT, registration, request, session, stream, with_webrtc,
 };
+use crate::control::drain::Goal;
 use crate::control::session_id::SessionId;
 use crate::control::state::fixtures::Relay;
 use crate::protocol::ice::{Credentials, Password, Ufrag};
@@ -146,6 +147,21 @@ fn a_draining_relay_takes_no_offers() {
     let mut relay = relay(Config::default());
     relay.state.quit(relay.now);
     assert_eq!(relay.offer("live/a", Role::Publish), Err(OfferRefused::Draining));
+}
+
+#[test]
+fn a_live_session_may_restart_ice_while_an_operator_drains_the_relay() {
+    let mut relay = relay(Config::default());
+    let id = relay.start();
+    relay.state.begin_drain(relay.now, Goal::default());
+    assert_eq!(relay.offer("live/b", Role::Publish), Err(OfferRefused::Draining));
+    assert_eq!(relay.refusals("draining"), 1);
+    let (reply, mut answer) = oneshot::channel();
+    let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+    let pair = IcePair { origin: credentials("anew"), client: credentials("again") };
+    relay.state.expect(relay.now, id, address, &[pair], reply);
+    relay.agree(id);
+    assert_eq!(answer.try_recv(), Ok(Ok(())));
 }
 
 #[test]
